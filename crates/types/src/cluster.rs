@@ -1,0 +1,144 @@
+//! What belongs to the cluster as a whole: settings, CA, key epochs, join tokens.
+
+use crate::id::{ClusterId, TokenId};
+use crate::object::SealedData;
+use crate::quantity::{Duration, Revision, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Who a caller is, as its certificate or socket says.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// No certificate.
+    #[default]
+    None,
+    /// A worker node.
+    Worker,
+    /// A manager node.
+    Manager,
+    /// May read.
+    Viewer,
+    /// May read and change workloads.
+    Operator,
+    /// May do everything.
+    Admin,
+}
+
+impl Role {
+    /// Name in lower case, as it stands in certificates.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Worker => "worker",
+            Self::Manager => "manager",
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+    /// The role with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [
+            Self::None,
+            Self::Worker,
+            Self::Manager,
+            Self::Viewer,
+            Self::Operator,
+            Self::Admin,
+        ]
+        .into_iter()
+        .find(|r| r.name() == name)
+    }
+}
+
+/// Settings of the cluster; one record.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSettings {
+    /// Id of the cluster.
+    pub id: ClusterId,
+    /// Name of the cluster.
+    pub name: String,
+    /// Certificate authority.
+    pub ca: CaMaterial,
+    /// Data keys, oldest first; the last seals new data.
+    pub key_epochs: Vec<KeyEpoch>,
+    /// Pool of the nodes' container subnets in CIDR form.
+    pub container_pool: String,
+    /// Prefix length of one node's subnet.
+    pub node_prefix_len: u8,
+    /// Time between two heartbeats of a node.
+    pub heartbeat: Duration,
+    /// Silence after which a node is down.
+    pub node_down_after: Duration,
+    /// Ended containers kept per slot.
+    pub history_per_slot: u32,
+    /// Log entries between two snapshots.
+    pub snapshot_entries: u64,
+    /// Log bytes between two snapshots.
+    pub snapshot_bytes: u64,
+    /// Most bytes of log kept on disk.
+    pub log_bytes_max: u64,
+    /// When the cluster was made.
+    pub created_at: Timestamp,
+    /// State revision of the last change.
+    pub version: Revision,
+}
+
+/// The cluster's certificate authority.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CaMaterial {
+    /// Trusted roots in PEM; during a rotation there are two, the new one last.
+    pub roots_pem: Vec<String>,
+    /// Private key of the last root, sealed with the data key.
+    #[serde(skip)]
+    pub key: SealedData,
+}
+
+/// One data key. The key itself is in each manager's keyring, not in the replicated state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyEpoch {
+    /// Number, from 1.
+    pub number: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A join token; only a hash of its secret is kept.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinToken {
+    /// Public part.
+    pub id: TokenId,
+    /// What the joiner becomes.
+    pub role: Role,
+    /// SHA-256 of the secret part.
+    #[serde(skip)]
+    pub secret_hash: [u8; 32],
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Joins left; `None` means no limit.
+    pub uses_left: Option<u32>,
+    /// Taken back by the operator.
+    pub revoked: bool,
+    /// State revision of the last change.
+    pub version: Revision,
+}
+
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinToken")
+            .field("id", &self.id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}

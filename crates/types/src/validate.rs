@@ -1,0 +1,1 @@
+//! Validation of everything a user can write. See [`crate::limits`] for the numbers.
