@@ -1,0 +1,39 @@
+//! Compiles the `.proto` files in process (protox), so that no `protoc` has to be installed.
+//! Messages only: the service code, which needs an async runtime, is generated in `api` and `client`.
+
+use prost::Message as _;
+use std::error::Error;
+use std::path::PathBuf;
+
+const FILES: [&str; 3] = [
+    "warren/store/v1/store.proto",
+    "warren/v1/api.proto",
+    "warren/session/v1/session.proto",
+];
+
+/// Messages whose `Debug` must not show what they carry; written by hand in `src/redact.rs`.
+const SECRET_CARRIERS: [&str; 9] = [
+    ".warren.v1.Secret",
+    ".warren.v1.CreateSecretRequest",
+    ".warren.v1.UpdateSecretRequest",
+    ".warren.v1.TLSCertificate",
+    ".warren.v1.CreateTLSCertificateRequest",
+    ".warren.v1.RequestCertificateRequest",
+    ".warren.v1.RequestCertificateResponse",
+    ".warren.v1.GenerateJoinTokenResponse",
+    ".warren.session.v1.SecretPayload",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    prost_build::Config::new()
+        // Ordered maps: the same value always gives the same bytes, which the log and hashes rely on.
+        .btree_map(["."])
+        .skip_debug(SECRET_CARRIERS)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

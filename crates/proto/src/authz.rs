@@ -1,0 +1,1 @@
+//! Which role may call which RPC.
