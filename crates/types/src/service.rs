@@ -26,11 +26,11 @@ pub struct ServiceRevision {
 pub struct Service {
     /// Id.
     pub id: ServiceId,
-    /// The spec in force: that of the newest revision, with the present number of replicas.
+    /// The spec in force: that of `revision`, with the present replica count, labels and update settings.
     pub spec: Arc<ServiceSpec>,
-    /// Number of the newest revision.
+    /// Number of the revision in force: the newest, or the older one that a rollback went to.
     pub revision: u32,
-    /// Kept revisions, oldest first; the newest is the last. A change of the replica count alone
+    /// Kept revisions, oldest first. A change of replica count, labels or update settings alone
     /// makes no revision.
     pub revisions: Vec<ServiceRevision>,
     /// The rollout under way or the last one.

@@ -1,0 +1,108 @@
+//! One table of objects: rows by id, ids by name.
+
+use crate::change::{Change, Delta, ObjectKind};
+use crate::state::ClusterState;
+use imbl::OrdMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use warren_types::Revision;
+
+/// What the tables ask of an object.
+pub(crate) trait Object: Hash + Clone + PartialEq + Sized {
+    const KIND: ObjectKind;
+    fn key(&self) -> u128;
+    /// Unique name, for kinds that have one.
+    fn name(&self) -> Option<&str> {
+        None
+    }
+    /// Name or id, for messages.
+    fn label(&self) -> String;
+    fn version(&self) -> Revision;
+    fn set_version(&mut self, version: Revision);
+    fn table(state: &ClusterState) -> &Table<Self>;
+    fn table_mut(state: &mut ClusterState) -> &mut Table<Self>;
+    /// Brings the other indexes in line with a changed row.
+    fn reindex(_state: &mut ClusterState, _before: Option<&Self>, _after: Option<&Self>) {}
+    fn into_change(delta: Delta<Self>) -> Change;
+}
+
+/// Rows by id and ids by name.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Table<T> {
+    pub(crate) rows: OrdMap<u128, Arc<T>>,
+    pub(crate) names: OrdMap<Arc<str>, u128>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self {
+            rows: OrdMap::new(),
+            names: OrdMap::new(),
+        }
+    }
+}
+
+impl<T> Table<T> {
+    pub(crate) fn get(&self, key: u128) -> Option<&Arc<T>> {
+        self.rows.get(&key)
+    }
+    pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<T>> {
+        self.names.get(name).and_then(|key| self.rows.get(key))
+    }
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.rows.values()
+    }
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+macro_rules! objects {
+    ($($object:ident { kind: $kind:ident, table: $table:ident $(, name: $name:expr)? $(, reindex: $reindex:path)? }),+ $(,)?) => {$(
+        impl Object for warren_types::$object {
+            const KIND: ObjectKind = ObjectKind::$kind;
+            fn key(&self) -> u128 {
+                self.id.as_u128()
+            }
+            $(fn name(&self) -> Option<&str> {
+                let name: fn(&Self) -> &str = $name;
+                Some(name(self))
+            })?
+            fn label(&self) -> String {
+                Object::name(self).map_or_else(|| self.id.to_string(), str::to_owned)
+            }
+            fn version(&self) -> Revision {
+                self.version
+            }
+            fn set_version(&mut self, version: Revision) {
+                self.version = version;
+            }
+            fn table(state: &ClusterState) -> &Table<Self> {
+                &state.$table
+            }
+            fn table_mut(state: &mut ClusterState) -> &mut Table<Self> {
+                &mut state.$table
+            }
+            $(fn reindex(state: &mut ClusterState, before: Option<&Self>, after: Option<&Self>) {
+                $reindex(state, before, after);
+            })?
+            fn into_change(delta: Delta<Self>) -> Change {
+                Change::$kind(delta)
+            }
+        }
+    )+};
+}
+
+objects! {
+    Node { kind: Node, table: nodes, name: |o| &o.name, reindex: crate::index::node },
+    Service { kind: Service, table: services, name: |o| &o.spec.name, reindex: crate::index::service },
+    Container { kind: Container, table: containers, reindex: crate::index::container },
+    Secret { kind: Secret, table: secrets, name: |o| &o.name },
+    Config { kind: Config, table: configs, name: |o| &o.name },
+    Volume { kind: Volume, table: volumes, name: |o| &o.name },
+    Network { kind: Network, table: networks, name: |o| &o.name },
+    Ingress { kind: Ingress, table: ingresses, name: |o| &o.name },
+    Certificate { kind: Certificate, table: certificates, name: |o| &o.name },
+    JoinToken { kind: Token, table: tokens },
+    ClusterSettings { kind: Settings, table: settings, name: |o| &o.name },
+}
