@@ -55,8 +55,7 @@ pub use prost;
 
 /// All descriptors of the three files and of what they import, encoded as a `FileDescriptorSet`; for
 /// server reflection and for tests that walk every RPC.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Full name of the public API's service.
 pub const API_SERVICE: &str = "warren.v1.WarrenAPI";
