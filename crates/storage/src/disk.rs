@@ -85,7 +85,11 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &str, limit: u64) -> Result<Optio
     };
     let len = file.len()?;
     if len > limit {
-        return Err(crate::StorageError::TooLarge { what: "file", found: len, limit });
+        return Err(crate::StorageError::TooLarge {
+            what: "file",
+            found: len,
+            limit,
+        });
     }
     let mut data = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
     file.read_at(0, &mut data)?;
@@ -94,7 +98,11 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &str, limit: u64) -> Result<Optio
 
 /// Joins a directory and a name; an empty directory is the root.
 pub(crate) fn join(dir: &str, name: &str) -> String {
-    if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
+    if dir.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{dir}/{name}")
+    }
 }
 
 /// The directory part of a path; empty for the root.

@@ -40,7 +40,9 @@ pub enum StorageError {
         remedy: &'static str,
     },
     /// The data was written by a newer release. Nothing was changed.
-    #[error("{file} has format version {found}, this release knows up to {supported}; start the newer release, or restore a backup made by this one")]
+    #[error(
+        "{file} has format version {found}, this release knows up to {supported}; start the newer release, or restore a backup made by this one"
+    )]
     Newer {
         /// The file.
         file: String,
@@ -64,7 +66,9 @@ pub enum StorageError {
         file: String,
     },
     /// An earlier write or sync failed, so that it is unknown what the disk holds.
-    #[error("{file} cannot be written any more because an earlier write failed ({reason}); check the disk and restart the daemon")]
+    #[error(
+        "{file} cannot be written any more because an earlier write failed ({reason}); check the disk and restart the daemon"
+    )]
     Failed {
         /// The file or directory.
         file: String,
@@ -113,9 +117,18 @@ impl StorageError {
     #[must_use]
     pub fn io(op: &'static str, file: &str, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { op, file: file.to_owned() },
-            io::ErrorKind::NotFound => Self::NotFound { file: file.to_owned() },
-            _ => Self::Io { op, file: file.to_owned(), source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full {
+                op,
+                file: file.to_owned(),
+            },
+            io::ErrorKind::NotFound => Self::NotFound {
+                file: file.to_owned(),
+            },
+            _ => Self::Io {
+                op,
+                file: file.to_owned(),
+                source,
+            },
         }
     }
 

@@ -32,7 +32,10 @@ pub struct RealDisk {
 impl RealDisk {
     /// Opens the directory, making it (mode 0700) when missing.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
-        let disk = Self { root: root.into(), counters: Arc::default() };
+        let disk = Self {
+            root: root.into(),
+            counters: Arc::default(),
+        };
         disk.create_dir_all("")?;
         Ok(disk)
     }
@@ -44,7 +47,11 @@ impl RealDisk {
     }
 
     fn full(&self, path: &str) -> PathBuf {
-        if path.is_empty() { self.root.clone() } else { self.root.join(path) }
+        if path.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(path)
+        }
     }
 }
 
@@ -68,7 +75,9 @@ impl DiskFile for RealFile {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.counters.writes.fetch_add(1, Relaxed);
-        self.counters.written_bytes.fetch_add(data.len() as u64, Relaxed);
+        self.counters
+            .written_bytes
+            .fetch_add(data.len() as u64, Relaxed);
         self.wrap("write", self.file.write_all_at(data, offset))
     }
 
@@ -81,12 +90,20 @@ impl DiskFile for RealFile {
     }
 
     fn preallocate(&self, len: u64) -> Result<()> {
-        let bytes = i64::try_from(len).map_err(|_| StorageError::TooLarge { what: "file", found: len, limit: i64::MAX as u64 })?;
+        let bytes = i64::try_from(len).map_err(|_| StorageError::TooLarge {
+            what: "file",
+            found: len,
+            limit: i64::MAX as u64,
+        })?;
         match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
             Ok(()) => Ok(()),
             // A file system without fallocate: later writes may find the disk full, which the log copes with.
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
-                if self.len()? < len { self.set_len(len) } else { Ok(()) }
+                if self.len()? < len {
+                    self.set_len(len)
+                } else {
+                    Ok(())
+                }
             }
             Err(errno) => Err(StorageError::io("take space for", &self.name, errno.into())),
         }
@@ -129,17 +146,26 @@ impl Disk for RealDisk {
             }
         }
         let name = self.describe(path);
-        let file = options.open(self.full(path)).map_err(|error| StorageError::io("open", &name, error))?;
-        Ok(Box::new(RealFile { file, name, counters: Arc::clone(&self.counters) }))
+        let file = options
+            .open(self.full(path))
+            .map_err(|error| StorageError::io("open", &name, error))?;
+        Ok(Box::new(RealFile {
+            file,
+            name,
+            counters: Arc::clone(&self.counters),
+        }))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
-        fs::rename(self.full(from), self.full(to)).map_err(|error| StorageError::io("rename", &self.describe(from), error))
+        fs::rename(self.full(from), self.full(to))
+            .map_err(|error| StorageError::io("rename", &self.describe(from), error))
     }
 
     fn remove(&self, path: &str) -> Result<()> {
         match fs::remove_file(self.full(path)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StorageError::io("remove", &self.describe(path), error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StorageError::io("remove", &self.describe(path), error))
+            }
             _ => Ok(()),
         }
     }
@@ -169,13 +195,23 @@ impl Disk for RealDisk {
         }
         let name = self.describe(dir);
         let fail = |error| StorageError::io("make directory", &name, error);
-        fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(&full).map_err(fail)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(DIR_MODE)
+            .create(&full)
+            .map_err(fail)?;
         // Each new name lives in its parent: sync up to and including the root's parent.
         let top = self.root.parent().unwrap_or(&self.root);
         let mut at = full.as_path();
         while let Some(above) = at.parent() {
-            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            File::open(above).and_then(|file| file.sync_all()).map_err(fail)?;
+            let above = if above.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                above
+            };
+            File::open(above)
+                .and_then(|file| file.sync_all())
+                .map_err(fail)?;
             if above == top || above == Path::new(".") {
                 break;
             }
@@ -208,11 +244,16 @@ impl Disk for RealDisk {
                 let mut text = String::new();
                 // The pid only serves the message; unreadable is no second error.
                 let _ = file.read_to_string(&mut text);
-                return Err(StorageError::Locked { file: name, pid: text.trim().parse().ok() });
+                return Err(StorageError::Locked {
+                    file: name,
+                    pid: text.trim().parse().ok(),
+                });
             }
             Err(TryLockError::Error(error)) => return Err(fail(error)),
         }
-        file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(fail)?;
+        file.set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .map_err(fail)?;
         // A full disk must not keep a node from starting to read: the pid is for messages only.
         let _ = writeln!(file, "{}", std::process::id());
         Ok(Box::new(RealLock { _file: file }))
