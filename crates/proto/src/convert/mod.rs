@@ -3,12 +3,26 @@
 //! Writing never fails. Reading fails with [`ConvertError`], which names the field; it checks what the
 //! type needs (ids, enumerations, number ranges), not what validation checks (names, limits).
 
+mod api_ingress;
+mod api_objects;
+mod api_service;
+mod api_spec;
 mod cluster;
 mod container;
 mod node;
 mod object;
 mod service;
 mod spec;
+
+pub use api_ingress::{ingress_parts, tls_certificate_to_api};
+pub use api_objects::{
+    ContainerView, NodeView, availability_from_text, availability_text, container_to_api,
+    event_from_api, event_to_api, node_to_api, secret_to_api, volume_to_api,
+};
+pub use api_service::{
+    ServiceView, service_to_api, spec_from_create, spec_from_image_update, spec_from_update,
+};
+pub use api_spec::{restart_condition_from_text, strategy_from_text};
 
 use warren_types::{Duration, Id128, Timestamp};
 
