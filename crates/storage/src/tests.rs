@@ -61,11 +61,12 @@ fn secrets_are_for_the_owner_only() {
 }
 
 /// What the log must hold: the value of each index, and which part was acknowledged.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Model {
     /// Version of each index from 0 on: cuts and new appends raise it.
     values: Vec<u64>,
     purged: u64,
+    meta: Vec<u8>,
 }
 
 fn value(index: u64, version: u64) -> Vec<u8> {
@@ -79,7 +80,7 @@ fn crash_run(seed: u64, bugs: Bugs) -> Result<(), String> {
     let mut rng = Rng::new(seed);
     let disk = FaultyDisk::new(rng.next_u64());
     let mut model = Model::default();
-    let mut version = 0;
+    let mut version: u64 = 0;
     for _life in 0..4 {
         // An operation that the crash interrupted may have happened or not.
         let mut attempted: Option<Model> = None;
@@ -92,10 +93,7 @@ fn crash_run(seed: u64, bugs: Bugs) -> Result<(), String> {
         }
         while attempted.is_none() {
             version += 1;
-            let mut next = Model {
-                values: model.values.clone(),
-                purged: model.purged,
-            };
+            let mut next = model.clone();
             let end = model.values.len() as u64;
             let result = match rng.below(10) {
                 0 if end > model.purged => {
@@ -111,7 +109,14 @@ fn crash_run(seed: u64, bugs: Bugs) -> Result<(), String> {
                         log.purge_upto(next.purged - 1, b"m")
                     }
                 }
+                2 => {
+                    next.meta = version.to_le_bytes().to_vec();
+                    log.set_meta(&next.meta)
+                }
                 _ => {
+                    if rng.chance(30) {
+                        let _ = log.prepare_spare();
+                    }
                     let count = 1 + rng.below(5);
                     let entries: Vec<Vec<u8>> = (end..end + count)
                         .map(|index| value(index, version))
@@ -155,6 +160,9 @@ fn check(log: &Log, model: &Model, attempted: Option<&Model>) -> Result<(), Stri
                 model.purged,
                 model.values.len()
             ));
+        }
+        if log.meta() != model.meta {
+            return Err("the meta is another one".to_owned());
         }
         let entries = log
             .read(log.first_index()..log.next_index(), usize::MAX)
@@ -313,6 +321,7 @@ fn stopped_node() -> FaultyDisk {
         let entries: Vec<Vec<u8>> = (first..first + 3).map(payload).collect();
         log.append(first, &entries).unwrap();
     }
+    log.set_meta(b"vote").unwrap();
     log.purge_upto(9, b"mark").unwrap();
     log.close().unwrap();
     let store = SnapshotStore::open(arc(&disk), "snap").unwrap();
@@ -345,6 +354,7 @@ fn read_all(disk: &FaultyDisk) -> Result<(), StorageError> {
         assert_eq!(entry, payload(index), "entry {index}");
     }
     assert_eq!(log.purged().unwrap().mark, b"mark");
+    assert_eq!(log.meta(), b"vote");
     let store = SnapshotStore::open(arc(disk), "snap")?;
     let (info, _) = store.newest_sound(log.first_index())?;
     let info = info.expect("one of two snapshots is sound");
@@ -498,6 +508,19 @@ fn a_full_disk_is_no_end() {
     drop(log);
     let (log, _) = Log::open(arc(&disk), "log", small_log(Bugs::default())).unwrap();
     assert_eq!(log.next_index(), end + 1);
+}
+
+#[test]
+fn with_a_spare_the_next_segment_is_sure() {
+    let disk = FaultyDisk::new(3);
+    let (mut log, _) = Log::open(arc(&disk), "log", small_log(Bugs::default())).unwrap();
+    log.append(0, &[b"a"]).unwrap();
+    log.prepare_spare().unwrap();
+    disk.set_capacity(Some(disk.used()));
+    log.append(1, &[vec![0; 7_100]]).unwrap();
+    assert_eq!(log.segment_count(), 2, "the spare was used");
+    assert!(log.prepare_spare().unwrap_err().is_full());
+    log.append(2, &[b"c"]).unwrap();
 }
 
 #[test]

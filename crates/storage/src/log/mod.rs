@@ -15,12 +15,14 @@
 mod record;
 mod replay;
 mod segment;
+mod space;
 
-use crate::disk::{Disk, DiskFile, OpenMode, join};
-use crate::sector::{self, SECTOR_BYTES, SECTOR_PAYLOAD};
+use crate::disk::{Disk, DiskFile, join};
+use crate::sector::{self, SECTOR_BYTES};
 use crate::{Result, StorageError};
 pub use record::Purged;
-use record::{Kind, MAX_MARK_BYTES, RECORD_HEAD_BYTES, RecordHead, SegmentHeader};
+use record::{Kind, MAX_MARK_BYTES, MAX_META_BYTES, RECORD_HEAD_BYTES, RecordHead};
+use space::Spare;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
@@ -30,8 +32,6 @@ use std::sync::Arc;
 pub const MAX_ENTRY_BYTES: u64 = 32 * 1024 * 1024;
 /// Most bytes of entries in one record; larger batches become several records, each synced.
 const MAX_RECORD_BYTES: usize = 40 * 1024 * 1024;
-/// Smallest segment, in bytes.
-const MIN_SEGMENT_BYTES: u64 = 4 * SECTOR_BYTES as u64;
 
 /// Settings of a log.
 #[derive(Debug, Clone)]
@@ -102,7 +102,9 @@ pub struct Log {
     options: LogOptions,
     segments: VecDeque<Segment>,
     places: VecDeque<Place>,
+    spare: Option<Spare>,
     purged: Option<Purged>,
+    meta: Vec<u8>,
     next: u64,
     /// Checksum of the last record.
     chain: u32,
@@ -145,7 +147,9 @@ impl Log {
             options,
             segments: VecDeque::new(),
             places: VecDeque::new(),
+            spare: None,
             purged: None,
+            meta: Vec::new(),
             next: 0,
             chain: 0,
             end: 0,
@@ -328,6 +332,26 @@ impl Log {
         self.remove_unused()
     }
 
+    /// The value last set by [`Log::set_meta`]; empty when it never was.
+    #[must_use]
+    pub fn meta(&self) -> &[u8] {
+        &self.meta
+    }
+
+    /// Stores a small value beside the entries (the vote, say), durably and in order with them.
+    pub fn set_meta(&mut self, meta: &[u8]) -> Result<()> {
+        if meta.len() > MAX_META_BYTES {
+            return Err(StorageError::TooLarge {
+                what: "log meta",
+                found: meta.len() as u64,
+                limit: MAX_META_BYTES as u64,
+            });
+        }
+        self.write_mark(Kind::Meta, self.next, meta)?;
+        self.meta = meta.to_vec();
+        Ok(())
+    }
+
     /// Leaves a checkpoint, so that from now on any damage to what was stored can be told from a torn tail. To be
     /// called at a clean stop. Does nothing when there is one already.
     pub fn close(&mut self) -> Result<()> {
@@ -498,71 +522,6 @@ impl Log {
         }
         self.dirty_end = self.end;
         Ok(())
-    }
-
-    /// Begins a segment with room for at least `sectors`.
-    fn begin_segment(&mut self, sectors: u32) -> Result<()> {
-        let seq = self.segments.back().map_or(1, |segment| segment.seq + 1);
-        let bytes = self
-            .options
-            .segment_bytes
-            .max(MIN_SEGMENT_BYTES)
-            .max((u64::from(sectors) + 1) * SECTOR_BYTES as u64);
-        let total = u32::try_from(bytes / SECTOR_BYTES as u64).unwrap_or(u32::MAX);
-        let header = SegmentHeader {
-            seq,
-            sectors: total,
-            prev_chain: self.chain,
-            prev_end: self.end,
-            next: self.next,
-            purged: self.purged.clone(),
-        };
-        let path = segment_path(&self.dir, seq);
-        let temp = format!("{path}.tmp");
-        let file = self.make_segment(&temp, seq, total, &header);
-        if file.is_err() {
-            // So that the disk is not even fuller; an unfinished segment is removed at the next start anyway.
-            let _ = self.disk.remove(&temp);
-        }
-        drop(file?);
-        // From here on a failure leaves it unknown whether the segment is there.
-        let made = self
-            .disk
-            .rename(&temp, &path)
-            .and_then(|()| self.disk.sync_dir(&self.dir));
-        made.map_err(unknown_state)?;
-        let file = self.disk.open(&path, OpenMode::Write)?;
-        self.segments.push_back(Segment {
-            seq,
-            path,
-            file,
-            sectors: total,
-        });
-        self.end = 1;
-        self.dirty_end = 1;
-        Ok(())
-    }
-
-    fn make_segment(
-        &self,
-        path: &str,
-        seq: u64,
-        sectors: u32,
-        header: &SegmentHeader,
-    ) -> Result<Box<dyn DiskFile>> {
-        let file = self.disk.open(path, OpenMode::Create)?;
-        file.set_len(0)?;
-        file.preallocate(u64::from(sectors) * SECTOR_BYTES as u64)?;
-        let encoded = header.encode();
-        debug_assert!(
-            encoded.len() <= SECTOR_PAYLOAD,
-            "a header fits into one sector because the mark is bounded"
-        );
-        let mut sector = Vec::new();
-        sector::encode(&mut sector, seq, 0, &encoded);
-        file.write_at(0, &sector)?;
-        file.sync_data()?;
-        Ok(file)
     }
 }
 

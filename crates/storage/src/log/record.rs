@@ -7,6 +7,9 @@ pub(super) const SEGMENT_VERSION: u32 = 1;
 /// Longest mark that a purge may carry, in bytes: it has to fit into a segment's first sector.
 pub(super) const MAX_MARK_BYTES: usize = 256;
 
+/// Longest value of [`super::Log::set_meta`], in bytes.
+pub(super) const MAX_META_BYTES: usize = 128;
+
 const HEADER_MAGIC: u32 = 0x474c_5257;
 const RECORD_MAGIC: u32 = 0x4452_5257;
 /// Bytes of a record before its body.
@@ -36,6 +39,8 @@ pub(super) struct SegmentHeader {
     pub next: u64,
     /// What was purged before this segment.
     pub purged: Option<Purged>,
+    /// The caller's value in force before this segment.
+    pub meta: Vec<u8>,
 }
 
 /// Why a header could not be read.
@@ -63,6 +68,7 @@ impl SegmentHeader {
             }
             None => out.extend_from_slice(&0_u32.to_le_bytes()),
         }
+        put_prefixed(&mut out, &self.meta);
         out
     }
 
@@ -85,6 +91,7 @@ impl SegmentHeader {
                     mark: cursor.prefixed()?.to_vec(),
                 }),
             };
+            let meta = cursor.prefixed()?.to_vec();
             Some(Ok(Self {
                 seq,
                 sectors,
@@ -92,6 +99,7 @@ impl SegmentHeader {
                 prev_end,
                 next,
                 purged,
+                meta,
             }))
         };
         read().unwrap_or(Err(HeaderError::Damaged))
@@ -109,6 +117,8 @@ pub(super) enum Kind {
     Purge,
     /// Nothing; proves that all before it was synced.
     Checkpoint,
+    /// A new value of what the caller keeps beside its entries; the body is the value.
+    Meta,
 }
 
 /// The fixed part of a record.
@@ -132,6 +142,7 @@ impl RecordHead {
             Kind::Cut => 2,
             Kind::Purge => 3,
             Kind::Checkpoint => 4,
+            Kind::Meta => 5,
         };
         out.extend_from_slice(&kind.to_le_bytes());
         out.extend_from_slice(&self.body_len.to_le_bytes());
@@ -150,6 +161,7 @@ impl RecordHead {
             2 => Kind::Cut,
             3 => Kind::Purge,
             4 => Kind::Checkpoint,
+            5 => Kind::Meta,
             _ => return None,
         };
         Some(Self {

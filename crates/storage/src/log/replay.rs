@@ -79,6 +79,7 @@ impl Log {
             self.chain = header.prev_chain;
             self.next = header.next;
             self.purged.clone_from(&header.purged);
+            self.meta.clone_from(&header.meta);
         } else if header.prev_chain != self.chain
             || header.next != self.next
             || header.prev_end != self.end
@@ -155,6 +156,7 @@ impl Log {
                 mark: body.to_vec(),
             }),
             Kind::Checkpoint => {}
+            Kind::Meta => self.meta = body.to_vec(),
         }
         self.proven = head.kind == Kind::Checkpoint;
         Ok(())

@@ -5,10 +5,13 @@
 //! same holds per directory for names, where a prefix of the changes survives (journals are ordered).
 //! A sector of 512 bytes is written whole or not at all, as on every disk.
 
+mod state;
+
 use crate::disk::{Disk, DiskFile, DiskLock, DiskStats, OpenMode, parent};
 use crate::rng::Rng;
 use crate::sector::SECTOR_BYTES;
 use crate::{Result, StorageError};
+use state::{DataOp, Inode, NameOp, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,181 +29,6 @@ pub struct CrashLoss {
 #[derive(Debug, Clone)]
 pub struct FaultyDisk {
     shared: Arc<Mutex<State>>,
-}
-
-#[derive(Debug)]
-struct State {
-    rng: Rng,
-    down: bool,
-    life: u64,
-    ops: u64,
-    crash_at: Option<u64>,
-    fail_sync_in: Option<u64>,
-    capacity: Option<u64>,
-    inodes: BTreeMap<u64, Inode>,
-    next_inode: u64,
-    names: BTreeMap<String, u64>,
-    durable_names: BTreeMap<String, u64>,
-    name_ops: Vec<NameOp>,
-    locks: BTreeSet<String>,
-    stats: DiskStats,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Inode {
-    data: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<DataOp>,
-}
-
-#[derive(Debug, Clone)]
-enum DataOp {
-    Write { offset: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
-#[derive(Debug, Clone)]
-enum NameOp {
-    Set { path: String, inode: u64 },
-    Unset { path: String },
-    Rename { from: String, to: String },
-}
-
-impl NameOp {
-    fn dir(&self) -> &str {
-        match self {
-            Self::Set { path, .. } | Self::Unset { path } => parent(path),
-            Self::Rename { to, .. } => parent(to),
-        }
-    }
-
-    fn apply(&self, names: &mut BTreeMap<String, u64>) {
-        match self {
-            Self::Set { path, inode } => {
-                names.insert(path.clone(), *inode);
-            }
-            Self::Unset { path } => {
-                names.remove(path);
-            }
-            Self::Rename { from, to } => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
-                }
-            }
-        }
-    }
-}
-
-impl DataOp {
-    fn apply(&self, data: &mut Vec<u8>) {
-        match self {
-            Self::Write { offset, bytes } => {
-                let end = offset + bytes.len();
-                if data.len() < end {
-                    data.resize(end, 0);
-                }
-                data[*offset..end].copy_from_slice(bytes);
-            }
-            Self::SetLen(len) => data.resize(*len, 0),
-        }
-    }
-}
-
-impl Inode {
-    fn run(&mut self, op: DataOp) {
-        op.apply(&mut self.data);
-        self.pending.push(op);
-    }
-
-    fn sync(&mut self) {
-        for op in self.pending.drain(..) {
-            op.apply(&mut self.durable);
-        }
-    }
-
-    /// Loses an arbitrary part of what was not synced; returns how many operations were hurt.
-    fn crash(&mut self, rng: &mut Rng) -> u64 {
-        let pending = std::mem::take(&mut self.pending);
-        let count = pending.len() as u64;
-        let mut lost = 0;
-        let mode = rng.below(4);
-        let keep = rng.below(count + 1);
-        for (at, op) in pending.iter().enumerate() {
-            match mode {
-                0 => lost += 1,
-                1 => op.apply(&mut self.durable),
-                2 if (at as u64) < keep => op.apply(&mut self.durable),
-                2 => {
-                    lost += 1;
-                    if at as u64 == keep {
-                        tear(op, rng, &mut self.durable);
-                    }
-                }
-                _ if rng.chance(50) => op.apply(&mut self.durable),
-                _ => {
-                    lost += 1;
-                    tear(op, rng, &mut self.durable);
-                }
-            }
-        }
-        self.data = self.durable.clone();
-        lost
-    }
-}
-
-/// Applies some of the sectors of a write.
-fn tear(op: &DataOp, rng: &mut Rng, data: &mut Vec<u8>) {
-    let DataOp::Write { offset, bytes } = op else {
-        return;
-    };
-    let mut at = 0;
-    while at < bytes.len() {
-        let to_boundary = SECTOR_BYTES - (offset + at) % SECTOR_BYTES;
-        let end = (at + to_boundary).min(bytes.len());
-        if rng.chance(50) {
-            DataOp::Write {
-                offset: offset + at,
-                bytes: bytes[at..end].to_vec(),
-            }
-            .apply(data);
-        }
-        at = end;
-    }
-}
-
-impl State {
-    fn used(&self) -> u64 {
-        self.names
-            .values()
-            .filter_map(|inode| self.inodes.get(inode))
-            .map(|inode| inode.data.len() as u64)
-            .sum()
-    }
-
-    /// Counts a changing operation; true when the power goes with it.
-    fn tick(&mut self) -> Result<bool> {
-        if self.down {
-            return Err(StorageError::PowerLost);
-        }
-        self.ops += 1;
-        if self.crash_at.is_some_and(|at| self.ops >= at) {
-            self.down = true;
-            self.crash_at = None;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    fn name_op(&mut self, op: NameOp) -> Result<()> {
-        let dying = self.tick()?;
-        op.apply(&mut self.names);
-        self.name_ops.push(op);
-        if dying {
-            Err(StorageError::PowerLost)
-        } else {
-            Ok(())
-        }
-    }
 }
 
 impl FaultyDisk {
