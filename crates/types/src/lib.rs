@@ -43,3 +43,4 @@ pub use spec::{
     HealthSpec, Mode, Mount, Placement, PortMapping, Protocol, PublishMode, Resources,
     RestartCondition, RestartPolicy, ServiceSpec, UpdateConfig, UpdateOrder,
 };
+pub use validate::{Constraint, ConstraintSubject, parse_cidr, parse_signal};

@@ -71,6 +71,7 @@ pub const TRANSITIONS: &[Transition] = &[
     step(Starting, Complete, Owner::Worker),
     step(Starting, Shutdown, Owner::Worker),
     step(Starting, Failed, Owner::Worker),
+    step(Starting, Rejected, Owner::Worker),
     step(Starting, Lost, Owner::Reconciler),
     step(Running, Draining, Owner::Worker),
     step(Running, Stopping, Owner::Worker),

@@ -82,3 +82,38 @@ pub const PEM_BYTES_MAX: usize = 256 * 1024;
 pub const IDEMPOTENCY_KEYS_KEPT: usize = 4096;
 /// Longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// Words of a command and its arguments together.
+pub const ARGS_TOTAL_BYTES_MAX: usize = 1024 * 1024;
+/// Extra headers of one HTTP health check.
+pub const HEALTH_HEADERS_MAX: usize = 32;
+/// Longest name or value of such a header.
+pub const HEALTH_HEADER_BYTES_MAX: usize = 4096;
+/// Failures in a row after which a health check may at most give up.
+pub const HEALTH_RETRIES_MAX: u32 = 1000;
+/// Steps of a canary rollout.
+pub const CANARY_STEPS_MAX: usize = 32;
+/// Longest host name (RFC 1035).
+pub const HOST_CHARS_MAX: usize = 253;
+/// Longest address of a node, `host:port`.
+pub const ADDRESS_CHARS_MAX: usize = HOST_CHARS_MAX + 8;
+/// Longest user, `user:group`.
+pub const USER_CHARS_MAX: usize = 128;
+/// Longest short text that the program itself makes: versions, platforms, issuers.
+pub const SHORT_TEXT_BYTES_MAX: usize = 256;
+/// Longest placement constraint.
+pub const CONSTRAINT_BYTES_MAX: usize = LABEL_KEY_CHARS_MAX + LABEL_VALUE_BYTES_MAX + 32;
+/// Hosts of one certificate or one ingress' TLS.
+pub const CERTIFICATE_HOSTS_MAX: usize = 100;
+/// Longest life of a join token, in milliseconds: one year.
+pub const TOKEN_LIFE_MS_MAX: u64 = 365 * 86_400_000;
+/// Authentication tag that sealing adds, in bytes.
+pub const SEAL_TAG_BYTES: usize = 16;
+/// Revisions of one service that may exist because containers still use them.
+pub const SERVICE_REVISIONS_MAX: usize = 64;
+/// Trusted roots of the cluster at once.
+pub const CA_ROOTS_MAX: usize = 4;
+/// Data keys remembered.
+pub const KEY_EPOCHS_MAX: usize = 1000;
+/// Ended containers that may be kept per slot.
+pub const HISTORY_PER_SLOT_MAX: u32 = 100;
