@@ -6,19 +6,25 @@
 
 #![forbid(unsafe_code)]
 
+mod apply;
 mod change;
 mod command;
+mod events;
 mod feed;
 mod hash;
 mod index;
+mod invariants;
 mod rejection;
 mod state;
 mod table;
 mod window;
 
+pub use apply::KEYED_OPS_MAX;
 pub use change::{Change, ChangeSet, Delta, ObjectKind};
 pub use command::{Actor, COMMAND_VERSION, Command, NodePatch, Op, OpResult, StatusRefusal};
+pub use events::{event_id, events};
 pub use feed::{FEED_CHANGES_MAX, FEED_SETS_MAX, Feed, Lagged};
 pub use hash::HASH_SCHEME;
+pub use invariants::{Rule, Violation};
 pub use rejection::{MissingReference, Rejection};
 pub use state::{Applied, ClusterState, NodeUsage};

@@ -92,11 +92,13 @@ pub enum Rejection {
         /// What to do.
         remedy: &'static str,
     },
-    /// A service names objects that do not exist.
-    #[error("service {service:?} needs {}", list(missing))]
+    /// An object names others that do not exist.
+    #[error("{kind} {name:?} needs {}", list(missing))]
     Missing {
-        /// Name of the service.
-        service: String,
+        /// Kind of the object that names them.
+        kind: ObjectKind,
+        /// Its name.
+        name: String,
         /// What is missing; never empty.
         missing: Vec<MissingReference>,
     },

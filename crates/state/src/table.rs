@@ -5,7 +5,7 @@ use crate::state::ClusterState;
 use imbl::OrdMap;
 use std::hash::Hash;
 use std::sync::Arc;
-use warren_types::Revision;
+use warren_types::{Revision, Timestamp};
 
 /// What the tables ask of an object.
 pub(crate) trait Object: Hash + Clone + PartialEq + Sized {
@@ -19,6 +19,8 @@ pub(crate) trait Object: Hash + Clone + PartialEq + Sized {
     fn label(&self) -> String;
     fn version(&self) -> Revision;
     fn set_version(&mut self, version: Revision);
+    /// Notes the time of a change, for kinds that keep one.
+    fn set_updated(&mut self, _time: Timestamp) {}
     fn table(state: &ClusterState) -> &Table<Self>;
     fn table_mut(state: &mut ClusterState) -> &mut Table<Self>;
     /// Brings the other indexes in line with a changed row.
@@ -58,7 +60,7 @@ impl<T> Table<T> {
 }
 
 macro_rules! objects {
-    ($($object:ident { kind: $kind:ident, table: $table:ident $(, name: $name:expr)? $(, reindex: $reindex:path)? }),+ $(,)?) => {$(
+    ($($object:ident { kind: $kind:ident, table: $table:ident $(, name: $name:expr)? $(, updated: $updated:ident)? $(, reindex: $reindex:path)? }),+ $(,)?) => {$(
         impl Object for warren_types::$object {
             const KIND: ObjectKind = ObjectKind::$kind;
             fn key(&self) -> u128 {
@@ -77,6 +79,9 @@ macro_rules! objects {
             fn set_version(&mut self, version: Revision) {
                 self.version = version;
             }
+            $(fn set_updated(&mut self, time: Timestamp) {
+                self.$updated = time;
+            })?
             fn table(state: &ClusterState) -> &Table<Self> {
                 &state.$table
             }
@@ -94,15 +99,15 @@ macro_rules! objects {
 }
 
 objects! {
-    Node { kind: Node, table: nodes, name: |o| &o.name, reindex: crate::index::node },
-    Service { kind: Service, table: services, name: |o| &o.spec.name, reindex: crate::index::service },
+    Node { kind: Node, table: nodes, name: |o| &o.name, updated: updated_at, reindex: crate::index::node },
+    Service { kind: Service, table: services, name: |o| &o.spec.name, updated: updated_at, reindex: crate::index::service },
     Container { kind: Container, table: containers, reindex: crate::index::container },
-    Secret { kind: Secret, table: secrets, name: |o| &o.name },
-    Config { kind: Config, table: configs, name: |o| &o.name },
+    Secret { kind: Secret, table: secrets, name: |o| &o.name, updated: updated_at },
+    Config { kind: Config, table: configs, name: |o| &o.name, updated: updated_at },
     Volume { kind: Volume, table: volumes, name: |o| &o.name },
     Network { kind: Network, table: networks, name: |o| &o.name },
-    Ingress { kind: Ingress, table: ingresses, name: |o| &o.name },
-    Certificate { kind: Certificate, table: certificates, name: |o| &o.name },
+    Ingress { kind: Ingress, table: ingresses, name: |o| &o.name, updated: updated_at },
+    Certificate { kind: Certificate, table: certificates, name: |o| &o.name, updated: updated_at },
     JoinToken { kind: Token, table: tokens },
     ClusterSettings { kind: Settings, table: settings, name: |o| &o.name },
 }

@@ -98,3 +98,17 @@ pub enum RolloutState {
     /// Gone back.
     RolledBack,
 }
+
+impl RolloutState {
+    /// Name in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Updating => "updating",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::RollingBack => "rolling-back",
+            Self::RolledBack => "rolled-back",
+        }
+    }
+}

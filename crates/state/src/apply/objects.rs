@@ -1,0 +1,355 @@
+//! Operations on secrets, configs, volumes, networks, certificates, ingresses, tokens, settings.
+
+use super::Tx;
+use super::nodes::misrouted;
+use super::services::{live_specs, references};
+use crate::change::ObjectKind;
+use crate::command::{Op, OpResult};
+use crate::rejection::{MissingReference, Rejection};
+use crate::table::Object;
+use warren_types::{
+    Certificate, ClusterSettings, Config, Ingress, JoinToken, Network, Node, NodeId, Revision,
+    Secret, TokenId, ValidationError, Volume, VolumeId, limits,
+};
+
+impl Tx<'_> {
+    pub(super) fn object_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
+        match op.kind() {
+            ObjectKind::Secret => self.secret_op(op),
+            ObjectKind::Config => self.config_op(op),
+            ObjectKind::Volume => self.volume_op(op),
+            ObjectKind::Network => self.network_op(op),
+            ObjectKind::Certificate => self.certificate_op(op),
+            ObjectKind::Ingress => self.ingress_op(op),
+            ObjectKind::Token => self.token_op(op),
+            _ => self.settings_op(op),
+        }
+    }
+
+    fn secret_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
+        match op {
+            Op::SecretCreate(secret) => {
+                secret.validate()?;
+                let mut secret = (**secret).clone();
+                secret.created_at = self.time;
+                self.create(secret, limits::OBJECTS_PER_KIND_MAX, "secrets")
+            }
+            Op::SecretUpdate { expect, secret } => {
+                let before = self.expect::<Secret>(secret.key(), *expect)?;
+                same_name(&*before, &**secret)?;
+                secret.validate()?;
+                let after = Secret {
+                    labels: secret.labels.clone(),
+                    data: secret.data.clone(),
+                    size: secret.size,
+                    ..(*before).clone()
+                };
+                Ok(self.put(&*before, after))
+            }
+            Op::SecretDelete { id, expect } => self.delete_unused::<Secret>(id.as_u128(), *expect),
+            _ => Err(misrouted(op)),
+        }
+    }
+
+    fn config_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
+        match op {
+            Op::ConfigCreate(config) => {
+                config.validate()?;
+                let mut config = (**config).clone();
+                config.created_at = self.time;
+                self.create(config, limits::OBJECTS_PER_KIND_MAX, "configs")
+            }
+            Op::ConfigUpdate { expect, config } => {
+                let before = self.expect::<Config>(config.key(), *expect)?;
+                same_name(&*before, &**config)?;
+                config.validate()?;
+                let after = Config {
+                    labels: config.labels.clone(),
+                    data: config.data.clone(),
+                    ..(*before).clone()
+                };
+                Ok(self.put(&*before, after))
+            }
+            Op::ConfigDelete { id, expect } => self.delete_unused::<Config>(id.as_u128(), *expect),
+            _ => Err(misrouted(op)),
+        }
+    }
+
+    fn volume_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
+        match op {
+            Op::VolumeCreate(volume) => {
+                volume.validate()?;
+                if let Some(node) = volume.node {
+                    self.get::<Node>(node.as_u128())?;
+                }
+                let mut volume = (**volume).clone();
+                volume.created_at = self.time;
+                self.create(volume, limits::OBJECTS_PER_KIND_MAX, "volumes")
+            }
+            Op::VolumeBind {
+                id,
+                expect,
+                node,
+                mount_path,
+            } => self.volume_bind(*id, *expect, *node, mount_path),
+            Op::VolumeDelete { id, expect } => self.delete_unused::<Volume>(id.as_u128(), *expect),
+            _ => Err(misrouted(op)),
+        }
+    }
+
+    fn volume_bind(
+        &mut self,
+        id: VolumeId,
+        expect: Option<Revision>,
+        node: NodeId,
+        mount_path: &str,
+    ) -> Result<OpResult, Rejection> {
+        let before = self.expect::<Volume>(id.as_u128(), expect)?;
+        self.get::<Node>(node.as_u128())?;
+        if let Some(home) = before.node
+            && home != node
+        {
+            return Err(Rejection::NotNow {
+                kind: ObjectKind::Volume,
+                id: before.name.clone(),
+                reason: format!("its data is on node {home}"),
+                remedy: "make another volume, and copy the data",
+            });
+        }
+        let mut after = Volume::clone(&before);
+        after.node = Some(node);
+        if !mount_path.is_empty() {
+            mount_path.clone_into(&mut after.mount_path);
+        }
+        after.validate()?;
+        Ok(self.put(&*before, after))
+    }
+
+    fn network_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
+        match op {
+            Op::NetworkCreate(network) => {
+                network.validate()?;
+                let mut network = (**network).clone();
+                network.created_at = self.time;
+                self.create(network, limits::OBJECTS_PER_KIND_MAX, "networks")
+            }
+            Op::NetworkDelete { id, expect } => {
+                self.delete_unused::<Network>(id.as_u128(), *expect)
+            }
+            _ => Err(misrouted(op)),
+        }
+    }
+
+    /// Removes an object that no service names.
+    fn delete_unused<T: Object>(
+        &mut self,
+        key: u128,
+        expect: Option<Revision>,
+    ) -> Result<OpResult, Rejection> {
+        let object = self.expect::<T>(key, expect)?;
+        let name = object.label();
+        let by: Vec<String> = self
+            .next
+            .services()
+            .filter(|service| {
+                let specs = live_specs(&self.next, service);
+                specs
+                    .iter()
+                    .any(|s| references(s).any(|r| r == (T::KIND, name.as_str())))
+            })
+            .map(|service| format!("service {:?}", service.name()))
+            .collect();
+        if !by.is_empty() {
+            return Err(Rejection::InUse {
+                kind: T::KIND,
+                name,
+                by,
+            });
+        }
+        Ok(self.remove::<T>(key))
+    }
+
+    fn certificate_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
+        match op {
+            Op::CertificateCreate(certificate) => {
+                certificate.validate()?;
+                let mut certificate = (**certificate).clone();
+                certificate.created_at = self.time;
+                self.create(certificate, limits::OBJECTS_PER_KIND_MAX, "certificates")
+            }
+            Op::CertificateUpdate {
+                expect,
+                certificate,
+            } => {
+                let before = self.expect::<Certificate>(certificate.key(), *expect)?;
+                same_name(&*before, &**certificate)?;
+                certificate.validate()?;
+                let mut after = (**certificate).clone();
+                after.created_at = before.created_at;
+                after.updated_at = before.updated_at;
+                after.version = before.version;
+                Ok(self.put(&*before, after))
+            }
+            Op::CertificateDelete { id, expect } => {
+                let object = self.expect::<Certificate>(id.as_u128(), *expect)?;
+                let users = self
+                    .next
+                    .ingresses()
+                    .filter(|i| certificate_of(i).is_some_and(|name| name == object.name));
+                let by: Vec<String> = users.map(|i| format!("ingress {:?}", i.name)).collect();
+                if !by.is_empty() {
+                    return Err(Rejection::InUse {
+                        kind: ObjectKind::Certificate,
+                        name: object.name.clone(),
+                        by,
+                    });
+                }
+                Ok(self.remove::<Certificate>(id.as_u128()))
+            }
+            _ => Err(misrouted(op)),
+        }
+    }
+
+    fn ingress_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
+        match op {
+            Op::IngressCreate(ingress) => {
+                self.check_ingress(ingress)?;
+                let mut ingress = (**ingress).clone();
+                ingress.created_at = self.time;
+                self.create(ingress, limits::OBJECTS_PER_KIND_MAX, "ingresses")
+            }
+            Op::IngressUpdate { expect, ingress } => {
+                let before = self.expect::<Ingress>(ingress.key(), *expect)?;
+                same_name(&*before, &**ingress)?;
+                self.check_ingress(ingress)?;
+                let after = Ingress {
+                    rules: ingress.rules.clone(),
+                    tls: ingress.tls.clone(),
+                    labels: ingress.labels.clone(),
+                    ..(*before).clone()
+                };
+                Ok(self.put(&*before, after))
+            }
+            Op::IngressDelete { id, expect } => {
+                self.expect::<Ingress>(id.as_u128(), *expect)?;
+                Ok(self.remove::<Ingress>(id.as_u128()))
+            }
+            _ => Err(misrouted(op)),
+        }
+    }
+
+    fn check_ingress(&self, ingress: &Ingress) -> Result<(), Rejection> {
+        ingress.validate()?;
+        match certificate_of(ingress) {
+            Some(name) if self.next.certificate_by_name(name).is_none() => {
+                Err(Rejection::Missing {
+                    kind: ObjectKind::Ingress,
+                    name: ingress.name.clone(),
+                    missing: vec![MissingReference {
+                        kind: ObjectKind::Certificate,
+                        name: name.to_owned(),
+                    }],
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn token_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
+        match op {
+            Op::TokenCreate(token) => {
+                let mut token = (**token).clone();
+                token.created_at = self.time;
+                token.revoked = false;
+                token.validate()?;
+                self.create(token, limits::TOKENS_MAX, "join tokens")
+            }
+            Op::TokenUse { id } => self.token_use(*id),
+            Op::TokenRevoke { id } => {
+                let before = self.get::<JoinToken>(id.as_u128())?;
+                let mut after = (*before).clone();
+                after.revoked = true;
+                Ok(self.put(&*before, after))
+            }
+            Op::TokenDelete { id } => {
+                self.get::<JoinToken>(id.as_u128())?;
+                Ok(self.remove::<JoinToken>(id.as_u128()))
+            }
+            _ => Err(misrouted(op)),
+        }
+    }
+
+    fn token_use(&mut self, id: TokenId) -> Result<OpResult, Rejection> {
+        let before = self.get::<JoinToken>(id.as_u128())?;
+        let mut after = (*before).clone();
+        let refusal = if before.revoked {
+            Some("was revoked")
+        } else if before.expires_at <= self.time {
+            Some("has expired")
+        } else {
+            match &mut after.uses_left {
+                Some(0) => Some("is used up"),
+                Some(left) => {
+                    *left -= 1;
+                    None
+                }
+                None => None,
+            }
+        };
+        match refusal {
+            Some(reason) => Err(Rejection::TokenRefused {
+                id: id.to_string(),
+                reason,
+            }),
+            None => Ok(self.put(&*before, after)),
+        }
+    }
+
+    fn settings_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
+        match op {
+            Op::SettingsInit(settings) => {
+                settings.validate()?;
+                if let Some(present) = self.next.settings() {
+                    return Err(Rejection::AlreadyExists {
+                        kind: ObjectKind::Settings,
+                        name: present.name.clone(),
+                        note: ": the cluster was made before".to_owned(),
+                    });
+                }
+                let mut settings = (**settings).clone();
+                settings.created_at = self.time;
+                self.create(settings, 1, "settings records")
+            }
+            Op::SettingsUpdate { expect, settings } => {
+                let before = self.expect::<ClusterSettings>(settings.key(), *expect)?;
+                settings.validate()?;
+                let mut after = (**settings).clone();
+                after.created_at = before.created_at;
+                after.version = before.version;
+                Ok(self.put(&*before, after))
+            }
+            _ => Err(misrouted(op)),
+        }
+    }
+}
+
+/// The certificate object that an ingress needs.
+pub(crate) fn certificate_of(ingress: &Ingress) -> Option<&str> {
+    ingress
+        .tls
+        .as_ref()
+        .filter(|tls| tls.enabled && !tls.auto_tls && !tls.secret_name.is_empty())
+        .map(|tls| tls.secret_name.as_str())
+}
+
+fn same_name<T: Object>(before: &T, after: &T) -> Result<(), Rejection> {
+    if before.name() == after.name() {
+        return Ok(());
+    }
+    Err(ValidationError::one(
+        "name",
+        format!("{} {:?} keeps its name", T::KIND, before.label()),
+        "create one with the new name and delete the old one",
+    )
+    .into())
+}
