@@ -1,0 +1,191 @@
+//! The streaming calls: events, container changes, logs, exec, image import.
+
+use crate::connect::Client;
+use crate::error::{ClientError, ErrorKind};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream, Stream};
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tonic::{Request, Response, Status, Streaming};
+use warren_proto::v1;
+
+/// A stream of answers; after an error nothing more comes.
+pub type ClientStream<T> = BoxStream<'static, Result<T, ClientError>>;
+
+/// Bytes of one chunk of an image archive.
+const IMPORT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Input of a running exec call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecInput {
+    /// Bytes for standard input.
+    Stdin(Bytes),
+    /// The terminal has a new size.
+    Resize {
+        /// Columns.
+        columns: u16,
+        /// Rows.
+        rows: u16,
+    },
+    /// No more input.
+    Eof,
+}
+
+/// Output of a running exec call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecOutput {
+    /// Bytes of standard output (or of the terminal).
+    Stdout(Bytes),
+    /// Bytes of standard error.
+    Stderr(Bytes),
+    /// It has ended; last message.
+    Exit(i32),
+}
+
+fn client_stream<T: Send + 'static>(
+    answer: Result<Response<Streaming<T>>, Status>,
+) -> Result<ClientStream<T>, ClientError> {
+    let stream = answer?.into_inner();
+    Ok(stream.map(|item| item.map_err(Into::into)).boxed())
+}
+
+impl Client {
+    /// Events, from now on or from a revision on.
+    ///
+    /// # Errors
+    /// [`ClientError`], by the status code of the manager.
+    pub async fn stream_events(
+        &self,
+        request: v1::StreamEventsRequest,
+    ) -> Result<ClientStream<v1::Event>, ClientError> {
+        client_stream(self.api().stream_events(request).await)
+    }
+
+    /// First every container there is, as `add`, then each change.
+    ///
+    /// # Errors
+    /// [`ClientError`], by the status code of the manager.
+    pub async fn watch_containers(
+        &self,
+        request: v1::WatchContainersRequest,
+    ) -> Result<ClientStream<v1::ContainerEvent>, ClientError> {
+        client_stream(self.api().watch_containers(request).await)
+    }
+
+    /// Log lines of a service or a container.
+    ///
+    /// # Errors
+    /// [`ClientError`], by the status code of the manager.
+    pub async fn logs(
+        &self,
+        request: v1::GetLogsRequest,
+    ) -> Result<ClientStream<v1::LogEntry>, ClientError> {
+        client_stream(self.api().get_logs(request).await)
+    }
+
+    /// Runs a program inside a container. Drop the answer to end it.
+    ///
+    /// # Errors
+    /// [`ClientError`], by the status code of the manager.
+    pub async fn exec(
+        &self,
+        start: v1::ExecStart,
+        input: impl Stream<Item = ExecInput> + Send + 'static,
+    ) -> Result<ClientStream<ExecOutput>, ClientError> {
+        use v1::exec_request::Input;
+        let message = |input| v1::ExecRequest { input: Some(input) };
+        let first = stream::once(async move { message(Input::Start(start)) });
+        let rest = input.map(move |item| {
+            message(match item {
+                ExecInput::Stdin(bytes) => Input::Stdin(bytes.into()),
+                ExecInput::Resize { columns, rows } => Input::Resize(v1::TerminalSize {
+                    columns: u32::from(columns),
+                    rows: u32::from(rows),
+                }),
+                ExecInput::Eof => Input::Eof(true),
+            })
+        });
+        let answer = self.api().exec(first.chain(rest)).await?.into_inner();
+        Ok(answer
+            .map(|item| exec_output(item.map_err(ClientError::from)?))
+            .boxed())
+    }
+
+    /// Sends an image archive, as it is read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Local`] when reading fails; else by the status code of the manager.
+    pub async fn import_image(
+        &self,
+        options: v1::ImportOptions,
+        archive: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<Vec<v1::Image>, ClientError> {
+        // A read error must end the call as an error, not as the end of the archive: the sending task
+        // reports it here and keeps the request stream open until the call is given up.
+        let (failed_tx, failed_rx) = tokio::sync::oneshot::channel::<io::Error>();
+        let first = v1::ImportImageRequest {
+            options: Some(options),
+            chunk: Vec::new(),
+        };
+        let chunks = stream::unfold((archive, Some(failed_tx)), next_chunk);
+        let request = Request::new(stream::once(async move { first }).chain(chunks));
+        let mut api = self.api();
+        let call = api.import_image(request);
+        tokio::pin!(call);
+        let answer = tokio::select! {
+            answer = &mut call => answer,
+            Ok(error) = failed_rx => {
+                return Err(ClientError::new(
+                    ErrorKind::Local,
+                    format!("the archive could not be read: {error}"),
+                    "check the file; nothing was imported",
+                ));
+            }
+        };
+        Ok(answer?.into_inner().images)
+    }
+}
+
+type Failed = Option<tokio::sync::oneshot::Sender<io::Error>>;
+
+async fn next_chunk<R: AsyncRead + Send + Unpin>(
+    (mut archive, failed): (R, Failed),
+) -> Option<(v1::ImportImageRequest, (R, Failed))> {
+    let mut chunk = vec![0; IMPORT_CHUNK_BYTES];
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match archive.read(&mut chunk[filled..]).await {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) => {
+                if let Some(failed) = failed {
+                    // Nobody listens any more: the call is over anyway.
+                    drop(failed.send(error));
+                }
+                return std::future::pending().await;
+            }
+        }
+    }
+    chunk.truncate(filled);
+    let message = v1::ImportImageRequest {
+        options: None,
+        chunk,
+    };
+    (filled > 0).then_some((message, (archive, failed)))
+}
+
+fn exec_output(message: v1::ExecResponse) -> Result<ExecOutput, ClientError> {
+    use v1::exec_response::Output;
+    match message.output {
+        Some(Output::Stdout(bytes)) => Ok(ExecOutput::Stdout(bytes.into())),
+        Some(Output::Stderr(bytes)) => Ok(ExecOutput::Stderr(bytes.into())),
+        Some(Output::ExitCode(code)) => Ok(ExecOutput::Exit(code)),
+        Some(Output::Error(text)) => Err(ClientError::new(ErrorKind::FailedPrecondition, text, "")),
+        None => Err(ClientError::new(
+            ErrorKind::Internal,
+            "the manager sent an empty message",
+            "client and manager may be of different versions; compare `warren version`",
+        )),
+    }
+}
