@@ -8,6 +8,7 @@
 
 mod apply;
 mod change;
+mod codec;
 mod command;
 mod events;
 mod feed;
@@ -21,6 +22,7 @@ mod window;
 
 pub use apply::KEYED_OPS_MAX;
 pub use change::{Change, ChangeSet, Delta, ObjectKind};
+pub use codec::{DecodeError, SNAPSHOT_FORMAT};
 pub use command::{Actor, COMMAND_VERSION, Command, NodePatch, Op, OpResult, StatusRefusal};
 pub use events::{event_id, events};
 pub use feed::{FEED_CHANGES_MAX, FEED_SETS_MAX, Feed, Lagged};
