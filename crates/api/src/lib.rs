@@ -7,9 +7,37 @@
 #![forbid(unsafe_code)]
 
 pub mod caller;
+mod connection;
 pub mod control;
 pub mod error;
+mod guard;
+mod handlers;
+mod peers;
+pub mod server;
 
 pub use caller::{Caller, Transport};
 pub use control::{ApiResult, ApiStream, ControlPlane};
 pub use error::ApiError;
+pub use server::{ApiConfig, BindError, Limits, ServeError, Server, TlsSettings};
+
+/// The server half of the generated services.
+mod generated {
+    #[allow(
+        missing_docs,
+        unused_imports,
+        clippy::all,
+        reason = "generated from warren/v1/api.proto"
+    )]
+    pub(crate) mod api {
+        include!(concat!(env!("OUT_DIR"), "/warren.v1.rs"));
+    }
+    #[allow(
+        missing_docs,
+        unused_imports,
+        clippy::all,
+        reason = "generated from warren/session/v1/session.proto"
+    )]
+    pub(crate) mod session {
+        include!(concat!(env!("OUT_DIR"), "/warren.session.v1.rs"));
+    }
+}

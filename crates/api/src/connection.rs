@@ -1,0 +1,168 @@
+//! One accepted connection: its stream of bytes and who is at the other end.
+
+use crate::caller::{Caller, Transport};
+use crate::peers::Accounts;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+use warren_security::identity_from_der;
+use warren_types::{ClusterId, Role};
+
+/// An authenticated connection. Authenticated does not mean allowed: that is decided per call.
+pub(crate) struct Connection {
+    io: Io,
+    caller: Caller,
+    /// Held while the connection lives, so that their number stays below the limit.
+    _permit: OwnedSemaphorePermit,
+}
+
+enum Io {
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+impl Connection {
+    /// After the handshake, which has verified the certificate, if there is one, against the CA.
+    pub(crate) fn tls(
+        stream: TlsStream<TcpStream>,
+        peer: SocketAddr,
+        cluster: Option<ClusterId>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let caller = tls_caller(&stream, peer, cluster);
+        Self {
+            io: Io::Tls(Box::new(stream)),
+            caller,
+            _permit: permit,
+        }
+    }
+
+    /// A peer of the local socket; an error when the kernel does not say who it is.
+    pub(crate) fn unix(stream: UnixStream, permit: OwnedSemaphorePermit) -> io::Result<Self> {
+        let peer = stream.peer_cred()?;
+        // Read for each connection, so that a new member of the group needs no restart.
+        let role = Accounts::read().role(peer.uid(), peer.gid());
+        Ok(Self {
+            io: Io::Unix(stream),
+            caller: Caller {
+                role,
+                name: format!("uid:{}", peer.uid()),
+                node: None,
+                transport: Transport::Unix {
+                    uid: peer.uid(),
+                    pid: peer.pid(),
+                },
+            },
+            _permit: permit,
+        })
+    }
+}
+
+fn tls_caller(
+    stream: &TlsStream<TcpStream>,
+    peer: SocketAddr,
+    cluster: Option<ClusterId>,
+) -> Caller {
+    let transport = Transport::Tls {
+        peer: peer.to_string(),
+    };
+    let nobody = |name: &str| Caller {
+        role: Role::None,
+        name: name.to_owned(),
+        node: None,
+        transport: transport.clone(),
+    };
+    let Some(certificate) = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+    else {
+        return nobody("anonymous");
+    };
+    match identity_from_der(certificate) {
+        Ok(identity) if cluster.is_none_or(|c| c == identity.cluster) => Caller {
+            role: identity.role,
+            name: identity.name,
+            node: identity.node,
+            transport,
+        },
+        Ok(_) => nobody("member of another cluster"),
+        Err(error) => {
+            tracing::warn!(%peer, %error, "a verified certificate names nobody");
+            nobody("unknown certificate")
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Tls(stream) => stream.is_write_vectored(),
+            Io::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+}
