@@ -24,7 +24,11 @@ pub(crate) type Name = Vec<u8>;
 /// Splits the path of an archive entry into names. Absolute paths and `..` are refused, `.` and
 /// doubled slashes mean nothing.
 pub(crate) fn entry_names(archive: &str, path: &[u8]) -> Result<Vec<Name>> {
-    let unsafe_path = |why| ImageError::UnsafePath { archive: archive.to_owned(), entry: shown(path), why };
+    let unsafe_path = |why| ImageError::UnsafePath {
+        archive: archive.to_owned(),
+        entry: shown(path),
+        why,
+    };
     if path.starts_with(b"/") {
         return Err(unsafe_path("it is absolute"));
     }
@@ -47,7 +51,10 @@ pub(crate) fn entry_names(archive: &str, path: &[u8]) -> Result<Vec<Name>> {
 
 /// Names of a path without empty ones and `.`; `..` stays.
 pub(crate) fn plain_names(path: &[u8]) -> Vec<Name> {
-    path.split(|b| *b == b'/').filter(|n| !n.is_empty() && *n != b".").map(<[u8]>::to_vec).collect()
+    path.split(|b| *b == b'/')
+        .filter(|n| !n.is_empty() && *n != b".")
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 /// Names joined by slashes.
@@ -100,7 +107,11 @@ pub(crate) fn child(dir: &impl AsFd, name: &[u8]) -> io::Result<Child> {
 
 /// Opens a directory by its path, which is trusted.
 pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
-    Ok(nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+    Ok(nix::fcntl::open(
+        path,
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Opens a regular file for reading as a process with `root` as its root directory would;
@@ -110,7 +121,9 @@ pub(crate) fn open_file_in_root(root: &Path, path: &[u8]) -> io::Result<Option<F
     let mut queue: VecDeque<Name> = plain_names(path).into();
     let mut links = 0;
     while let Some(name) = queue.pop_front() {
-        let Some(current) = stack.last() else { return Err(Errno::ENOENT.into()) };
+        let Some(current) = stack.last() else {
+            return Err(Errno::ENOENT.into());
+        };
         if name == b".." {
             if stack.len() > 1 {
                 stack.pop();
@@ -136,7 +149,8 @@ pub(crate) fn open_file_in_root(root: &Path, path: &[u8]) -> io::Result<Option<F
             Child::Other(stat) if file_type(&stat) != SFlag::S_IFREG => return Ok(None),
             Child::Other(_) => {
                 // Non-blocking, lest a fifo put here meanwhile hold us for ever.
-                let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+                let flags =
+                    OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
                 let file = File::from(openat(current, name.as_slice(), flags, Mode::empty())?);
                 return Ok(file.metadata()?.is_file().then_some(file));
             }
@@ -167,7 +181,8 @@ mod tests {
         symlink("loop", root.join("loop")).unwrap();
         let read = |path: &str| {
             let mut text = String::new();
-            open_file_in_root(&root, path.as_bytes()).map(|f| f.map(|mut f| f.read_to_string(&mut text).map(|_| text).unwrap()))
+            open_file_in_root(&root, path.as_bytes())
+                .map(|f| f.map(|mut f| f.read_to_string(&mut text).map(|_| text).unwrap()))
         };
         assert_eq!(read("/etc/passwd").unwrap().as_deref(), Some("inside"));
         assert_eq!(read("up").unwrap().as_deref(), Some("inside"));

@@ -60,7 +60,11 @@ pub(crate) enum Content {
     Symlink(Vec<u8>),
     /// Path of another file of the same layer.
     HardLink(Vec<Name>),
-    Device { kind: Kind, major: u32, minor: u32 },
+    Device {
+        kind: Kind,
+        major: u32,
+        minor: u32,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -76,7 +80,14 @@ pub(crate) struct Node {
 
 impl Node {
     fn new(content: Content, mode: u32) -> Self {
-        Self { content, mode, uid: 0, gid: 0, mtime: None, xattrs: Vec::new() }
+        Self {
+            content,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: None,
+            xattrs: Vec::new(),
+        }
     }
 }
 
@@ -162,12 +173,18 @@ impl ImageBuilder {
 
     /// Adds a symbolic link.
     pub fn add_symlink(&mut self, path: &str, target: &str) -> &mut Self {
-        self.add(path, Node::new(Content::Symlink(target.as_bytes().to_vec()), 0o777))
+        self.add(
+            path,
+            Node::new(Content::Symlink(target.as_bytes().to_vec()), 0o777),
+        )
     }
 
     /// Adds a hard link to a file of this or a lower layer.
     pub fn add_hard_link(&mut self, path: &str, target: &str) -> &mut Self {
-        self.add(path, Node::new(Content::HardLink(plain_names(target.as_bytes())), 0o644))
+        self.add(
+            path,
+            Node::new(Content::HardLink(plain_names(target.as_bytes())), 0o644),
+        )
     }
 
     /// Marks a path of a lower layer as deleted.
@@ -175,19 +192,29 @@ impl ImageBuilder {
         let mut names = plain_names(path.as_bytes());
         if let (Some(last), Some(layer)) = (names.last_mut(), self.layers.last_mut()) {
             *last = [b".wh.", last.as_slice()].concat();
-            layer.insert(names, Node::new(Content::File(FileSource::Bytes(Vec::new())), 0o644));
+            layer.insert(
+                names,
+                Node::new(Content::File(FileSource::Bytes(Vec::new())), 0o644),
+            );
         }
         self
     }
 
     /// Hides what lower layers hold in a directory.
     pub fn make_opaque(&mut self, path: &str) -> &mut Self {
-        self.add(&format!("{path}/.wh..wh..opq"), Node::new(Content::File(FileSource::Bytes(Vec::new())), 0o644))
+        self.add(
+            &format!("{path}/.wh..wh..opq"),
+            Node::new(Content::File(FileSource::Bytes(Vec::new())), 0o644),
+        )
     }
 
     /// Sets the owner of something added to this layer before; nothing happens if it was not.
     pub fn owner(&mut self, path: &str, uid: u32, gid: u32) -> &mut Self {
-        if let Some(node) = self.layers.last_mut().and_then(|l| l.get_mut(&plain_names(path.as_bytes()))) {
+        if let Some(node) = self
+            .layers
+            .last_mut()
+            .and_then(|l| l.get_mut(&plain_names(path.as_bytes())))
+        {
             (node.uid, node.gid) = (uid, gid);
         }
         self
@@ -195,7 +222,11 @@ impl ImageBuilder {
 
     /// Sets an extended attribute of something added to this layer before.
     pub fn xattr(&mut self, path: &str, key: &str, value: &[u8]) -> &mut Self {
-        if let Some(node) = self.layers.last_mut().and_then(|l| l.get_mut(&plain_names(path.as_bytes()))) {
+        if let Some(node) = self
+            .layers
+            .last_mut()
+            .and_then(|l| l.get_mut(&plain_names(path.as_bytes())))
+        {
             node.xattrs.push((key.as_bytes().to_vec(), value.to_vec()));
         }
         self
@@ -212,7 +243,9 @@ impl ImageBuilder {
         let mut layer = Layer::new();
         while let Some((host, names)) = stack.pop() {
             let meta = fs::symlink_metadata(&host).at("cannot look at", &host)?;
-            let Some(node) = self.host_node(&host, &meta, &names, &mut seen)? else { continue };
+            let Some(node) = self.host_node(&host, &meta, &names, &mut seen)? else {
+                continue;
+            };
             layer.insert(names.clone(), node);
             if !meta.is_dir() {
                 continue;
@@ -225,7 +258,11 @@ impl ImageBuilder {
             // is the one the others point to, whatever order the file system lists them in.
             children.sort_by(|a, b| b.cmp(a));
             for child in children {
-                let names = names.iter().cloned().chain([child.as_bytes().to_vec()]).collect();
+                let names = names
+                    .iter()
+                    .cloned()
+                    .chain([child.as_bytes().to_vec()])
+                    .collect();
                 stack.push((host.join(child), names));
             }
         }
@@ -243,13 +280,23 @@ impl ImageBuilder {
         seen: &mut HashMap<(u64, u64), Vec<Name>>,
     ) -> Result<Option<Node>> {
         let kind = meta.file_type();
-        let device = |kind| Content::Device { kind, major: libc::major(meta.rdev()), minor: libc::minor(meta.rdev()) };
+        let device = |kind| Content::Device {
+            kind,
+            major: libc::major(meta.rdev()),
+            minor: libc::minor(meta.rdev()),
+        };
         let mut content = if kind.is_dir() {
             Content::Directory
         } else if kind.is_file() {
             Content::File(FileSource::Host(host.to_owned()))
         } else if kind.is_symlink() {
-            Content::Symlink(fs::read_link(host).at("cannot read", host)?.as_os_str().as_bytes().to_vec())
+            Content::Symlink(
+                fs::read_link(host)
+                    .at("cannot read", host)?
+                    .as_os_str()
+                    .as_bytes()
+                    .to_vec(),
+            )
         } else if kind.is_fifo() {
             device(Kind::Fifo)
         } else if kind.is_char_device() {
@@ -273,7 +320,10 @@ impl ImageBuilder {
         }
         if !kind.is_symlink() {
             let all = xattr::all_of_path(host).at("cannot read attributes of", host)?;
-            node.xattrs = all.into_iter().filter(|(key, _)| xattr::is_allowed(key)).collect();
+            node.xattrs = all
+                .into_iter()
+                .filter(|(key, _)| xattr::is_allowed(key))
+                .collect();
         }
         Ok(Some(node))
     }
@@ -353,7 +403,11 @@ impl ImageBuilder {
                     }
                 }
             }
-            known.extend(full.iter().filter(|(_, n)| matches!(n.content, Content::Directory)).map(|(p, _)| p.clone()));
+            known.extend(
+                full.iter()
+                    .filter(|(_, n)| matches!(n.content, Content::Directory))
+                    .map(|(p, _)| p.clone()),
+            );
             out.push(full);
         }
         Ok(out)

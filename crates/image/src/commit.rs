@@ -6,7 +6,7 @@ use crate::error::{ImageError, IoContext, Result};
 use crate::fsutil::{sync_dir, write_durably};
 use crate::import::ImportedImage;
 use crate::index::{ImageRecord, LayerRecord};
-use crate::limits::{MAX_LAYER_BYTES, MAX_NAMES_PER_IMAGE};
+use crate::limits::{MAX_LAYER_BYTES, MAX_LAYERS, MAX_NAMES_PER_IMAGE};
 use crate::manifest::{ConfigFile, chain_ids};
 use crate::reference::ImageRef;
 use crate::stage::Staged;
@@ -90,27 +90,49 @@ impl ImageStore {
                 }
                 if index.names_of(&digest).len() > MAX_NAMES_PER_IMAGE {
                     let what = format!("number of names of image {digest}");
-                    return Err(ImageError::TooLarge { what, limit: MAX_NAMES_PER_IMAGE as u64, unit: "names" });
+                    return Err(ImageError::TooLarge {
+                        what,
+                        limit: MAX_NAMES_PER_IMAGE as u64,
+                        unit: "names",
+                    });
                 }
-                out.push(ImportedImage { references: image.names.clone(), digest, already_present });
+                out.push(ImportedImage {
+                    references: image.names.clone(),
+                    digest,
+                    already_present,
+                });
             }
             Ok(out)
         })
     }
 
     fn store_one(&self, image: &NewImage, archive: &str) -> Result<ImageRecord> {
-        let config: ConfigFile = serde_json::from_slice(&image.config).map_err(|e| ImageError::BadArchive {
-            archive: archive.to_owned(),
-            entry: "config".to_owned(),
-            why: e.to_string(),
-        })?;
+        let config: ConfigFile =
+            serde_json::from_slice(&image.config).map_err(|e| ImageError::BadArchive {
+                archive: archive.to_owned(),
+                entry: "config".to_owned(),
+                why: e.to_string(),
+            })?;
+        if image.layers.len() > MAX_LAYERS {
+            let what = format!("number of layers of {archive}");
+            return Err(ImageError::TooLarge {
+                what,
+                limit: MAX_LAYERS as u64,
+                unit: "layers",
+            });
+        }
         let mut layers = Vec::new();
         let mut lowers: Vec<PathBuf> = Vec::new();
         for (layer, chain) in image.layers.iter().zip(chain_ids(&diff_ids(image))) {
             self.put_blob_file(&layer.blob)?;
             let blob = self.blob_path(&layer.blob.digest);
             let label = format!("layer {} of {archive}", layer.blob.digest);
-            let source = LayerSource { blob: &blob, diff_id: layer.diff_id, chain, label };
+            let source = LayerSource {
+                blob: &blob,
+                diff_id: layer.diff_id,
+                chain,
+                label,
+            };
             let present = self.layer_meta(&chain)?;
             if present.is_some() && !self.knows_layer(&layer.blob.digest, &layer.diff_id) {
                 // Shares its files with a layer that came otherwise packed: check the claim.
@@ -134,7 +156,7 @@ impl ImageStore {
             digest,
             config: self.put_blob_bytes(&image.config)?,
             created: config.created.clone(),
-            imported_ms: crate::store::now_ms(),
+            imported_ms: crate::time::now_ms(),
             platform: config.platform(),
             layers,
         })
@@ -174,12 +196,16 @@ impl ImageStore {
         let path = self.layer_dir(chain).join("meta.json");
         match fs::read(&path) {
             Ok(bytes) => {
-                let meta: LayerMeta = serde_json::from_slice(&bytes).map_err(|e| ImageError::Damaged {
-                    path: path.clone(),
-                    why: e.to_string(),
-                    remedy: "remove the image with `warren image remove` and import it again",
-                })?;
-                Ok(Some(Unpacked { bytes: meta.bytes, entries: meta.entries }))
+                let meta: LayerMeta =
+                    serde_json::from_slice(&bytes).map_err(|e| ImageError::Damaged {
+                        path: path.clone(),
+                        why: e.to_string(),
+                        remedy: "remove the image with `warren image remove` and import it again",
+                    })?;
+                Ok(Some(Unpacked {
+                    bytes: meta.bytes,
+                    entries: meta.entries,
+                }))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).at("cannot read", &path),
@@ -187,14 +213,22 @@ impl ImageStore {
     }
 
     /// Unpacks a layer on top of `lowers` (highest first) and makes it part of the store.
-    pub(crate) fn unpack_layer(&self, source: &LayerSource<'_>, lowers: &[PathBuf]) -> Result<Unpacked> {
+    pub(crate) fn unpack_layer(
+        &self,
+        source: &LayerSource<'_>,
+        lowers: &[PathBuf],
+    ) -> Result<Unpacked> {
         let temp = self.tmp().dir()?;
         let root = temp.path().join("fs");
         fs::create_dir(&root).at("cannot create directory", &root)?;
         let stream = Hashing::new(open_layer(source)?);
         let (stream, done) = unpack(stream, &source.label, &root, lowers)?;
         check_diff(source, stream.finish().1)?;
-        let meta = LayerMeta { diff_id: source.diff_id, bytes: done.bytes, entries: done.entries };
+        let meta = LayerMeta {
+            diff_id: source.diff_id,
+            bytes: done.bytes,
+            entries: done.entries,
+        };
         let meta = serde_json::to_vec(&meta).expect("digests and numbers always go into JSON");
         write_durably(self.tmp(), &temp.path().join("meta.json"), &meta)?;
         let place = self.layer_dir(&source.chain);
@@ -241,7 +275,8 @@ fn check_diff(source: &LayerSource<'_>, actual: Digest) -> Result<()> {
 
 fn verify_diff(source: &LayerSource<'_>) -> Result<()> {
     let mut stream = Hashing::new(open_layer(source)?);
-    io::copy(&mut stream, &mut io::sink()).map_err(|e| read_error(&source.label, "its content", e))?;
+    io::copy(&mut stream, &mut io::sink())
+        .map_err(|e| read_error(&source.label, "its content", e))?;
     check_diff(source, stream.finish().1)
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn detect(start: &[u8]) -> Result<Form, UnsupportedForm> {
 
 /// A stream with its compression undone.
 pub(crate) enum Plain<R: Read> {
-    Plain(BufReader<Prefixed<R>>),
+    AsIs(BufReader<Prefixed<R>>),
     Gzip(Box<BufReader<MultiGzDecoder<BufReader<Prefixed<R>>>>>),
     Zstd(Box<BufReader<zstd::Decoder<'static, BufReader<Prefixed<R>>>>>),
 }
@@ -57,13 +57,24 @@ impl<R: Read> Plain<R> {
             Ok(form) => form,
             Err(e) => return Ok(Err(e)),
         };
-        let source = BufReader::with_capacity(BUFFER_BYTES, Prefixed { start, at: 0, inner });
+        let source = BufReader::with_capacity(
+            BUFFER_BYTES,
+            Prefixed {
+                start,
+                at: 0,
+                inner,
+            },
+        );
         Ok(Ok(match form {
-            Form::Plain => Self::Plain(source),
-            Form::Gzip => Self::Gzip(Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(source)))),
-            Form::Zstd => {
-                Self::Zstd(Box::new(BufReader::with_capacity(BUFFER_BYTES, zstd::Decoder::with_buffer(source)?)))
-            }
+            Form::Plain => Self::AsIs(source),
+            Form::Gzip => Self::Gzip(Box::new(BufReader::with_capacity(
+                BUFFER_BYTES,
+                MultiGzDecoder::new(source),
+            ))),
+            Form::Zstd => Self::Zstd(Box::new(BufReader::with_capacity(
+                BUFFER_BYTES,
+                zstd::Decoder::with_buffer(source)?,
+            ))),
         }))
     }
 }
@@ -71,7 +82,7 @@ impl<R: Read> Plain<R> {
 impl<R: Read> Read for Plain<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(r) => r.read(buf),
+            Self::AsIs(r) => r.read(buf),
             Self::Gzip(r) => r.read(buf),
             Self::Zstd(r) => r.read(buf),
         }
@@ -81,7 +92,7 @@ impl<R: Read> Read for Plain<R> {
 impl<R: Read> BufRead for Plain<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         match self {
-            Self::Plain(r) => r.fill_buf(),
+            Self::AsIs(r) => r.fill_buf(),
             Self::Gzip(r) => r.fill_buf(),
             Self::Zstd(r) => r.fill_buf(),
         }
@@ -89,7 +100,7 @@ impl<R: Read> BufRead for Plain<R> {
 
     fn consume(&mut self, amount: usize) {
         match self {
-            Self::Plain(r) => r.consume(amount),
+            Self::AsIs(r) => r.consume(amount),
             Self::Gzip(r) => r.consume(amount),
             Self::Zstd(r) => r.consume(amount),
         }
@@ -140,7 +151,12 @@ pub(crate) struct Bounded<R> {
 
 impl<R> Bounded<R> {
     pub(crate) fn new(inner: R, limit: u64, what: &'static str) -> Self {
-        Self { inner, left: limit, limit, what }
+        Self {
+            inner,
+            left: limit,
+            limit,
+            what,
+        }
     }
 }
 
@@ -149,7 +165,12 @@ impl<R: Read> Read for Bounded<R> {
         let n = self.inner.read(buf)?;
         match self.left.checked_sub(n as u64) {
             Some(left) => self.left = left,
-            None => return Err(io::Error::other(OverLimit { what: self.what, limit: self.limit })),
+            None => {
+                return Err(io::Error::other(OverLimit {
+                    what: self.what,
+                    limit: self.limit,
+                }));
+            }
         }
         Ok(n)
     }
@@ -162,7 +183,9 @@ mod tests {
 
     fn read_all(bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Plain::new(bytes)?.unwrap_or_else(|e| panic!("{}", e.0)).read_to_end(&mut out)?;
+        Plain::new(bytes)?
+            .unwrap_or_else(|e| panic!("{}", e.0))
+            .read_to_end(&mut out)?;
         Ok(out)
     }
 
@@ -177,7 +200,11 @@ mod tests {
         two.extend(gz.finish().unwrap());
         let zst = zstd::encode_all(data.as_slice(), 1).unwrap();
         assert_eq!(read_all(&data).unwrap(), data);
-        assert_eq!(read_all(&two).unwrap(), data, "several gzip members are one stream");
+        assert_eq!(
+            read_all(&two).unwrap(),
+            data,
+            "several gzip members are one stream"
+        );
         assert_eq!(read_all(&zst).unwrap(), data);
         assert!(read_all(&two[..two.len() - 9]).is_err());
         assert!(read_all(&zst[..zst.len() - 9]).is_err());
@@ -188,7 +215,16 @@ mod tests {
     #[test]
     fn bound_is_exact() {
         let mut out = Vec::new();
-        assert_eq!(Bounded::new([0_u8; 10].as_slice(), 10, "x").read_to_end(&mut out).unwrap(), 10);
-        assert!(Bounded::new([0_u8; 11].as_slice(), 10, "x").read_to_end(&mut out).is_err());
+        assert_eq!(
+            Bounded::new([0_u8; 10].as_slice(), 10, "x")
+                .read_to_end(&mut out)
+                .unwrap(),
+            10
+        );
+        assert!(
+            Bounded::new([0_u8; 11].as_slice(), 10, "x")
+                .read_to_end(&mut out)
+                .is_err()
+        );
     }
 }

@@ -75,7 +75,9 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, ImageError> {
         text.strip_prefix("sha256:")
             .and_then(Self::from_hex)
-            .ok_or_else(|| ImageError::InvalidDigest { text: text.chars().take(80).collect() })
+            .ok_or_else(|| ImageError::InvalidDigest {
+                text: text.chars().take(80).collect(),
+            })
     }
 }
 
@@ -87,7 +89,9 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -100,12 +104,20 @@ pub(crate) struct Hashing<T> {
 
 impl<T> Hashing<T> {
     pub(crate) fn new(inner: T) -> Self {
-        Self { inner, hasher: Sha256::new(), count: 0 }
+        Self {
+            inner,
+            hasher: Sha256::new(),
+            count: 0,
+        }
     }
 
     /// What was wrapped, the digest and the number of bytes that passed.
     pub(crate) fn finish(self) -> (T, Digest, u64) {
-        (self.inner, Digest(self.hasher.finalize().into()), self.count)
+        (
+            self.inner,
+            Digest(self.hasher.finalize().into()),
+            self.count,
+        )
     }
 }
 
@@ -144,7 +156,13 @@ mod tests {
 
     #[test]
     fn wrong_texts_are_refused() {
-        for text in ["", "sha256:", "sha512:00", "e3b0", "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855"] {
+        for text in [
+            "",
+            "sha256:",
+            "sha512:00",
+            "e3b0",
+            "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855",
+        ] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }
@@ -154,7 +172,10 @@ mod tests {
         let mut writer = Hashing::new(Vec::new());
         writer.write_all(b"hello").unwrap();
         let (bytes, digest, count) = writer.finish();
-        assert_eq!((bytes.as_slice(), digest, count), (b"hello".as_slice(), Digest::of(b"hello"), 5));
+        assert_eq!(
+            (bytes.as_slice(), digest, count),
+            (b"hello".as_slice(), Digest::of(b"hello"), 5)
+        );
         let mut reader = Hashing::new(b"hello".as_slice());
         io::copy(&mut reader, &mut io::sink()).unwrap();
         assert_eq!(reader.finish().1, digest);

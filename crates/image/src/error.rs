@@ -45,7 +45,9 @@ pub enum ImageError {
         count: usize,
     },
     /// Text that is not an image reference.
-    #[error("{text:?} is not an image reference: {why}; write [HOST/]NAME[:TAG][@sha256:DIGEST] such as nginx:1.27")]
+    #[error(
+        "{text:?} is not an image reference: {why}; write [HOST/]NAME[:TAG][@sha256:DIGEST] such as nginx:1.27"
+    )]
     InvalidReference {
         /// The text, cut to 80 characters.
         text: String,
@@ -77,7 +79,9 @@ pub enum ImageError {
         entry: String,
     },
     /// The archive holds something it must not, or is damaged.
-    #[error("{archive} is damaged or not an image archive, at {entry}: {why}; save it again with `docker save` or an OCI tool")]
+    #[error(
+        "{archive} is damaged or not an image archive, at {entry}: {why}; save it again with `docker save` or an OCI tool"
+    )]
     BadArchive {
         /// Which archive or layer.
         archive: String,
@@ -87,7 +91,9 @@ pub enum ImageError {
         why: String,
     },
     /// Content that does not have the digest it is named by.
-    #[error("{entry} in {archive} was altered: expected {expected}, found {actual}; fetch the archive again")]
+    #[error(
+        "{entry} in {archive} was altered: expected {expected}, found {actual}; fetch the archive again"
+    )]
     DigestMismatch {
         /// Which archive.
         archive: String,
@@ -99,7 +105,9 @@ pub enum ImageError {
         actual: Digest,
     },
     /// A path that would leave the place it belongs to.
-    #[error("{archive} holds the unsafe path {entry:?} ({why}): nothing was imported; do not trust this archive")]
+    #[error(
+        "{archive} holds the unsafe path {entry:?} ({why}): nothing was imported; do not trust this archive"
+    )]
     UnsafePath {
         /// Which archive or layer.
         archive: String,
@@ -191,7 +199,9 @@ pub enum ImageError {
         supported: u32,
     },
     /// A container already has a root file system of another image.
-    #[error("container {container} already has a root file system of {present}, not of {wanted}: release it first")]
+    #[error(
+        "container {container} already has a root file system of {present}, not of {wanted}: release it first"
+    )]
     OtherImage {
         /// The container.
         container: ContainerId,
@@ -201,7 +211,9 @@ pub enum ImageError {
         wanted: Digest,
     },
     /// A container's root file system is mounted with the other mode.
-    #[error("the root file system of container {container} is already mounted {present}: release it first")]
+    #[error(
+        "the root file system of container {container} is already mounted {present}: release it first"
+    )]
     OtherMode {
         /// The container.
         container: ContainerId,
@@ -209,7 +221,9 @@ pub enum ImageError {
         present: &'static str,
     },
     /// The overlay could not be mounted.
-    #[error("cannot mount the root file system of container {container}: {source}; run as root, with the data directory on ext4, xfs or btrfs")]
+    #[error(
+        "cannot mount the root file system of container {container}: {source}; run as root, with the data directory on ext4, xfs or btrfs"
+    )]
     Mount {
         /// The container.
         container: ContainerId,
@@ -217,7 +231,9 @@ pub enum ImageError {
         source: io::Error,
     },
     /// The user of the container does not exist in the image.
-    #[error("user {user:?}: {part:?} is not in {file} of the image: use a number or a name that the image knows")]
+    #[error(
+        "user {user:?}: {part:?} is not in {file} of the image: use a number or a name that the image knows"
+    )]
     UnknownUser {
         /// The whole user text.
         user: String,
@@ -255,9 +271,11 @@ impl ImageError {
             | Self::MissingEntry { .. }
             | Self::NameForMany { .. }
             | Self::NoPlatform { .. } => ErrorKind::InvalidInput,
-            Self::InUse { .. } | Self::Locked { .. } | Self::OtherImage { .. } | Self::OtherMode { .. } | Self::NewerFormat { .. } => {
-                ErrorKind::FailedPrecondition
-            }
+            Self::InUse { .. }
+            | Self::Locked { .. }
+            | Self::OtherImage { .. }
+            | Self::OtherMode { .. }
+            | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
             Self::TooLarge { .. } | Self::DiskFull { .. } => ErrorKind::ResourceExhausted,
             Self::Damaged { .. } => ErrorKind::DataLoss,
             Self::Mount { .. } | Self::Io { .. } => ErrorKind::Internal,
@@ -267,8 +285,15 @@ impl ImageError {
     /// An IO error of the store itself; a full disk gets its own variant.
     pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
         match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => Self::DiskFull { what, path: path.to_owned() },
-            _ => Self::Io { what, path: path.to_owned(), source },
+            Some(libc::ENOSPC | libc::EDQUOT) => Self::DiskFull {
+                what,
+                path: path.to_owned(),
+            },
+            _ => Self::Io {
+                what,
+                path: path.to_owned(),
+                source,
+            },
         }
     }
 }

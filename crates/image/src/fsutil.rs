@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Makes a directory entry durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).at("cannot sync directory", dir)
+    File::open(dir)
+        .and_then(|d| d.sync_all())
+        .at("cannot sync directory", dir)
 }
 
 /// Replaces `path` by `bytes` so that after a crash either the old or the new content is there.
@@ -47,11 +49,15 @@ pub(crate) struct TempDirs {
 
 impl TempDirs {
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, next: AtomicU64::new(1) }
+        Self {
+            root,
+            next: AtomicU64::new(1),
+        }
     }
 
     fn path(&self) -> PathBuf {
-        self.root.join(format!("t{}", self.next.fetch_add(1, Ordering::Relaxed)))
+        self.root
+            .join(format!("t{}", self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// A new empty directory, removed on drop unless it was renamed away.

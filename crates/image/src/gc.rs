@@ -32,7 +32,10 @@ impl ImageStore {
             rubbish.extend(self.tmp().set_aside(&path)?);
         }
         for path in unneeded(&self.layers_dir(), &layers)? {
-            let chain = path.file_name().and_then(|n| n.to_str()).and_then(Digest::from_hex);
+            let chain = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .and_then(Digest::from_hex);
             let meta = chain.and_then(|c| self.layer_meta(&c).ok().flatten());
             freed += meta.map_or(0, |m| m.bytes);
             rubbish.extend(self.tmp().set_aside(&path)?);

@@ -30,7 +30,12 @@ impl ImportOptions {
     /// archive in errors.
     #[must_use]
     pub fn new(label: impl Into<String>) -> Self {
-        Self { name: None, platform: Platform::host(), max_bytes: MAX_ARCHIVE_BYTES, label: label.into() }
+        Self {
+            name: None,
+            platform: Platform::host(),
+            max_bytes: MAX_ARCHIVE_BYTES,
+            label: label.into(),
+        }
     }
 }
 
@@ -52,7 +57,11 @@ impl ImageStore {
     ///
     /// # Errors
     /// Damaged, cut, altered, unsafe or oversized archives; no image for the platform; disk full.
-    pub fn import(&self, archive: impl Read, options: &ImportOptions) -> Result<Vec<ImportedImage>> {
+    pub fn import(
+        &self,
+        archive: impl Read,
+        options: &ImportOptions,
+    ) -> Result<Vec<ImportedImage>> {
         let stage = Stage::from_stream(self.tmp(), &options.label, archive, options.max_bytes)?;
         self.import_stage(stage, options)
     }
@@ -69,14 +78,21 @@ impl ImageStore {
         self.import(File::open(path).at("cannot open", path)?, options)
     }
 
-    fn import_stage(&self, mut stage: Stage, options: &ImportOptions) -> Result<Vec<ImportedImage>> {
+    fn import_stage(
+        &self,
+        mut stage: Stage,
+        options: &ImportOptions,
+    ) -> Result<Vec<ImportedImage>> {
         let mut images = find_images(&mut stage, &options.platform)?;
         if let Some(name) = &options.name {
             match images.as_mut_slice() {
                 [image] => image.names = vec![name.clone()],
                 many => {
                     let archive = stage.archive().to_owned();
-                    return Err(ImageError::NameForMany { archive, count: many.len() });
+                    return Err(ImageError::NameForMany {
+                        archive,
+                        count: many.len(),
+                    });
                 }
             }
         }

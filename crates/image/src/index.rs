@@ -56,7 +56,12 @@ impl ImageIndex {
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self { format: FORMAT, ..Self::default() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self {
+                    format: FORMAT,
+                    ..Self::default()
+                });
+            }
             Err(e) => return Err(e).at("cannot read", path),
         };
         let damaged = |why: String| ImageError::Damaged {
@@ -71,39 +76,63 @@ impl ImageIndex {
         }
         let head: Head = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         if head.format > FORMAT {
-            return Err(ImageError::NewerFormat { path: path.to_owned(), found: head.format, supported: FORMAT });
+            return Err(ImageError::NewerFormat {
+                path: path.to_owned(),
+                found: head.format,
+                supported: FORMAT,
+            });
         }
         let index: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        if let Some((name, digest)) = index.names.iter().find(|(_, d)| !index.images.contains_key(d)) {
-            return Err(damaged(format!("name {name} points to {digest}, which is not there")));
+        if let Some((name, digest)) = index
+            .names
+            .iter()
+            .find(|(_, d)| !index.images.contains_key(d))
+        {
+            return Err(damaged(format!(
+                "name {name} points to {digest}, which is not there"
+            )));
         }
         Ok(index)
     }
 
     /// Writes the index durably.
     pub(crate) fn save(&self, tmp: &TempDirs, path: &Path) -> Result<()> {
-        let bytes = serde_json::to_vec(self).expect("digests and references are text, which JSON takes as keys");
+        let bytes = serde_json::to_vec(self)
+            .expect("digests and references are text, which JSON takes as keys");
         write_durably(tmp, path, &bytes)
     }
 
     /// Names of an image, in order.
     pub(crate) fn names_of(&self, digest: &Digest) -> Vec<ImageRef> {
-        self.names.iter().filter(|(_, d)| *d == digest).map(|(n, _)| n.clone()).collect()
+        self.names
+            .iter()
+            .filter(|(_, d)| *d == digest)
+            .map(|(n, _)| n.clone())
+            .collect()
     }
 
     /// Finds an image by name (short or full), digest, or a prefix of the digest's hex digits.
     pub(crate) fn find(&self, text: &str) -> Result<&ImageRecord> {
-        let not_found = || ImageError::NotFound { reference: text.to_owned() };
+        let not_found = || ImageError::NotFound {
+            reference: text.to_owned(),
+        };
         if let Ok(digest) = text.parse::<Digest>() {
             return self.by_digest(&digest).ok_or_else(not_found);
         }
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
-        let is_hex = hex.len() >= MIN_DIGEST_PREFIX && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_hex = hex.len() >= MIN_DIGEST_PREFIX
+            && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let by_prefix = || -> Result<&ImageRecord> {
-            let mut found = self.images.values().filter(|i| i.digest.hex().starts_with(hex) || i.config.hex().starts_with(hex));
+            let mut found = self
+                .images
+                .values()
+                .filter(|i| i.digest.hex().starts_with(hex) || i.config.hex().starts_with(hex));
             match (found.next(), found.count()) {
                 (Some(image), 0) => Ok(image),
-                (Some(_), more) => Err(ImageError::Ambiguous { prefix: text.to_owned(), count: more + 1 }),
+                (Some(_), more) => Err(ImageError::Ambiguous {
+                    prefix: text.to_owned(),
+                    count: more + 1,
+                }),
                 (None, _) => Err(not_found()),
             }
         };
@@ -115,13 +144,17 @@ impl ImageIndex {
         match self.by_reference(&reference) {
             Some(image) => Ok(image),
             None if is_hex => by_prefix(),
-            None => Err(ImageError::NotFound { reference: reference.short() }),
+            None => Err(ImageError::NotFound {
+                reference: reference.short(),
+            }),
         }
     }
 
     /// A digest names the manifest, or, as Docker's image ids do, the config.
     fn by_digest(&self, digest: &Digest) -> Option<&ImageRecord> {
-        self.images.get(digest).or_else(|| self.images.values().find(|i| i.config == *digest))
+        self.images
+            .get(digest)
+            .or_else(|| self.images.values().find(|i| i.config == *digest))
     }
 
     fn by_reference(&self, reference: &ImageRef) -> Option<&ImageRecord> {
@@ -138,7 +171,10 @@ mod tests {
     use super::*;
 
     fn index() -> (ImageIndex, Digest) {
-        let mut index = ImageIndex { format: FORMAT, ..ImageIndex::default() };
+        let mut index = ImageIndex {
+            format: FORMAT,
+            ..ImageIndex::default()
+        };
         let digest = Digest::of(b"manifest");
         let record = ImageRecord {
             digest,
@@ -171,9 +207,15 @@ mod tests {
             assert_eq!(index.find(text).unwrap().digest, digest, "{text}");
         }
         for text in ["nginx", "nginx:latest", "redis", "000000000000"] {
-            assert!(matches!(index.find(text), Err(ImageError::NotFound { .. })), "{text}");
+            assert!(
+                matches!(index.find(text), Err(ImageError::NotFound { .. })),
+                "{text}"
+            );
         }
-        assert!(matches!(index.find("no good"), Err(ImageError::InvalidReference { .. })));
+        assert!(matches!(
+            index.find("no good"),
+            Err(ImageError::InvalidReference { .. })
+        ));
     }
 
     #[test]
@@ -181,14 +223,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index.json");
         std::fs::write(&path, r#"{"format":2,"what":"ever"}"#).unwrap();
-        assert!(matches!(ImageIndex::load(&path), Err(ImageError::NewerFormat { found: 2, .. })));
+        assert!(matches!(
+            ImageIndex::load(&path),
+            Err(ImageError::NewerFormat { found: 2, .. })
+        ));
         for text in ["", "{", "[]", r#"{"format":1}"#] {
             std::fs::write(&path, text).unwrap();
-            assert!(matches!(ImageIndex::load(&path), Err(ImageError::Damaged { .. })), "{text}");
+            assert!(
+                matches!(ImageIndex::load(&path), Err(ImageError::Damaged { .. })),
+                "{text}"
+            );
         }
         let (index, digest) = index();
         let tmp = TempDirs::new(dir.path().to_owned());
         index.save(&tmp, &path).unwrap();
-        assert_eq!(ImageIndex::load(&path).unwrap().find("nginx:1.27").unwrap().digest, digest);
+        assert_eq!(
+            ImageIndex::load(&path)
+                .unwrap()
+                .find("nginx:1.27")
+                .unwrap()
+                .digest,
+            digest
+        );
     }
 }

@@ -4,9 +4,10 @@ use crate::commit::{NewImage, NewLayer};
 use crate::compress::{Form, detect};
 use crate::digest::Digest;
 use crate::error::{ImageError, IoContext, Result};
-use crate::limits::{MAX_IMAGES_PER_ARCHIVE, MAX_INDEX_DEPTH, MAX_LAYERS};
+use crate::limits::{MAX_IMAGES_PER_ARCHIVE, MAX_INDEX_DEPTH};
 use crate::manifest::{
-    CONTAINERD_NAME, ConfigFile, Descriptor, DockerImage, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, REF_NAME,
+    CONTAINERD_NAME, ConfigFile, Descriptor, DockerImage, Index, Manifest, OCI_CONFIG, OCI_LAYER,
+    OCI_MANIFEST, REF_NAME,
 };
 use crate::platform::Platform;
 use crate::reference::ImageRef;
@@ -35,13 +36,18 @@ pub(crate) fn find_images(stage: &mut Stage, platform: &Platform) -> Result<Vec<
             return Err(ImageError::BadArchive {
                 archive: stage.archive().to_owned(),
                 entry: "the top level".to_owned(),
-                why: "there is neither index.json (OCI layout) nor manifest.json (docker save)".to_owned(),
+                why: "there is neither index.json (OCI layout) nor manifest.json (docker save)"
+                    .to_owned(),
             });
         }
     };
     if images.len() > MAX_IMAGES_PER_ARCHIVE {
         let what = format!("number of images in {}", stage.archive());
-        return Err(ImageError::TooLarge { what, limit: MAX_IMAGES_PER_ARCHIVE as u64, unit: "images" });
+        return Err(ImageError::TooLarge {
+            what,
+            limit: MAX_IMAGES_PER_ARCHIVE as u64,
+            unit: "images",
+        });
     }
     Ok(images)
 }
@@ -71,13 +77,22 @@ struct Search<'a> {
     others: Vec<Platform>,
 }
 
-fn oci_images(stage: &mut Stage, index: &Staged, docker: &[DockerImage], platform: &Platform) -> Result<Vec<NewImage>> {
+fn oci_images(
+    stage: &mut Stage,
+    index: &Staged,
+    docker: &[DockerImage],
+    platform: &Platform,
+) -> Result<Vec<NewImage>> {
     if let Some(marker) = stage.find(OCI_LAYOUT_FILE)? {
         check_layout_version(stage, &marker)?;
     }
     let bytes = stage.document(OCI_INDEX_FILE, index)?;
     let index: Index = stage.parse(OCI_INDEX_FILE, &bytes)?;
-    let mut search = Search { stage, platform, others: Vec::new() };
+    let mut search = Search {
+        stage,
+        platform,
+        others: Vec::new(),
+    };
     let mut named: BTreeMap<ImageRef, Option<Leaf>> = BTreeMap::new();
     let mut unnamed: Vec<Leaf> = Vec::new();
     for descriptor in index.manifests {
@@ -97,7 +112,9 @@ fn oci_images(stage: &mut Stage, index: &Staged, docker: &[DockerImage], platfor
     let mut images: Vec<NewImage> = Vec::new();
     let unnamed = unnamed.into_iter().map(|leaf| (None, Some(leaf)));
     for (name, leaf) in named.into_iter().map(|(n, l)| (Some(n), l)).chain(unnamed) {
-        let Some(leaf) = leaf else { return Err(no_platform(stage, platform, &others)) };
+        let Some(leaf) = leaf else {
+            return Err(no_platform(stage, platform, &others));
+        };
         let mut image = oci_image(stage, &leaf.descriptor)?;
         image.names.extend(name);
         match images.iter_mut().find(|i| i.manifest == image.manifest) {
@@ -136,8 +153,16 @@ fn no_platform(stage: &Stage, wanted: &Platform, others: &[Platform]) -> ImageEr
     found.sort();
     found.dedup();
     found.truncate(16);
-    let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-    ImageError::NoPlatform { archive: stage.archive().to_owned(), wanted: wanted.clone(), found }
+    let found = if found.is_empty() {
+        "nothing".to_owned()
+    } else {
+        found.join(", ")
+    };
+    ImageError::NoPlatform {
+        archive: stage.archive().to_owned(),
+        wanted: wanted.clone(),
+        found,
+    }
 }
 
 /// The name an index gives to a descriptor. A bare word is a tag without its image: no name.
@@ -149,9 +174,19 @@ fn name_of(descriptor: &Descriptor) -> Option<ImageRef> {
 
 fn add_docker_tags(images: &mut [NewImage], docker: &[DockerImage]) {
     for entry in docker {
-        let config = entry.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
-        let Some(digest) = Digest::from_hex(config) else { continue };
-        for image in images.iter_mut().filter(|i| Digest::of(&i.config) == digest) {
+        let config = entry
+            .config
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(".json");
+        let Some(digest) = Digest::from_hex(config) else {
+            continue;
+        };
+        for image in images
+            .iter_mut()
+            .filter(|i| Digest::of(&i.config) == digest)
+        {
             for name in parse_names(entry.repo_tags.iter().map(String::as_str)) {
                 if !image.names.contains(&name) {
                     image.names.push(name);
@@ -166,7 +201,11 @@ impl Search<'_> {
     fn best(&mut self, descriptor: Descriptor, depth: usize) -> Result<Option<Leaf>> {
         if depth > MAX_INDEX_DEPTH {
             let what = format!("nesting of indexes in {}", self.stage.archive());
-            return Err(ImageError::TooLarge { what, limit: MAX_INDEX_DEPTH as u64, unit: "levels" });
+            return Err(ImageError::TooLarge {
+                what,
+                limit: MAX_INDEX_DEPTH as u64,
+                unit: "levels",
+            });
         }
         if !descriptor.is_index() {
             return self.leaf(descriptor);
@@ -203,7 +242,10 @@ impl Search<'_> {
 }
 
 /// Manifest bytes, manifest, config and config bytes.
-fn read_manifest(stage: &mut Stage, descriptor: &Descriptor) -> Result<(Vec<u8>, Manifest, ConfigFile, Vec<u8>)> {
+fn read_manifest(
+    stage: &mut Stage,
+    descriptor: &Descriptor,
+) -> Result<(Vec<u8>, Manifest, ConfigFile, Vec<u8>)> {
     let name = format!("manifest {}", descriptor.digest);
     let staged = stage.blob(&descriptor.digest, descriptor.size)?;
     let bytes = stage.document(&name, &staged)?;
@@ -217,42 +259,75 @@ fn read_manifest(stage: &mut Stage, descriptor: &Descriptor) -> Result<(Vec<u8>,
 
 fn check_layers(stage: &Stage, entry: &str, layers: usize, config: &ConfigFile) -> Result<()> {
     if layers != config.rootfs.diff_ids.len() {
-        let why = format!("it lists {layers} layers, its config {}", config.rootfs.diff_ids.len());
-        return Err(ImageError::BadArchive { archive: stage.archive().to_owned(), entry: entry.to_owned(), why });
-    }
-    if layers > MAX_LAYERS {
-        let what = format!("number of layers of {entry} in {}", stage.archive());
-        return Err(ImageError::TooLarge { what, limit: MAX_LAYERS as u64, unit: "layers" });
+        let why = format!(
+            "it lists {layers} layers, its config {}",
+            config.rootfs.diff_ids.len()
+        );
+        return Err(ImageError::BadArchive {
+            archive: stage.archive().to_owned(),
+            entry: entry.to_owned(),
+            why,
+        });
     }
     Ok(())
 }
 
 fn oci_image(stage: &mut Stage, descriptor: &Descriptor) -> Result<NewImage> {
     let (manifest_bytes, manifest, config, config_bytes) = read_manifest(stage, descriptor)?;
-    check_layers(stage, &format!("manifest {}", descriptor.digest), manifest.layers.len(), &config)?;
+    check_layers(
+        stage,
+        &format!("manifest {}", descriptor.digest),
+        manifest.layers.len(),
+        &config,
+    )?;
     let mut layers = Vec::new();
     for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
-        layers.push(NewLayer { blob: stage.blob(&layer.digest, layer.size)?, diff_id: *diff_id });
+        layers.push(NewLayer {
+            blob: stage.blob(&layer.digest, layer.size)?,
+            diff_id: *diff_id,
+        });
     }
-    Ok(NewImage { names: Vec::new(), manifest: manifest_bytes, config: config_bytes, layers })
+    Ok(NewImage {
+        names: Vec::new(),
+        manifest: manifest_bytes,
+        config: config_bytes,
+        layers,
+    })
 }
 
-fn docker_images(stage: &mut Stage, docker: &[DockerImage], platform: &Platform) -> Result<Vec<NewImage>> {
+fn docker_images(
+    stage: &mut Stage,
+    docker: &[DockerImage],
+    platform: &Platform,
+) -> Result<Vec<NewImage>> {
     if docker.is_empty() {
         return Err(no_platform(stage, platform, &[]));
     }
-    docker.iter().map(|entry| docker_image(stage, entry, platform)).collect()
+    docker
+        .iter()
+        .map(|entry| docker_image(stage, entry, platform))
+        .collect()
 }
 
 /// Makes the manifest that a docker-save archive lacks.
 fn docker_image(stage: &mut Stage, entry: &DockerImage, platform: &Platform) -> Result<NewImage> {
     let staged = stage.need(&entry.config)?;
-    let stem = entry.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+    let stem = entry
+        .config
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".json");
     if let Some(expected) = Digest::from_hex(stem)
         && expected != staged.digest
     {
         let (archive, entry) = (stage.archive().to_owned(), entry.config.clone());
-        return Err(ImageError::DigestMismatch { archive, entry, expected, actual: staged.digest });
+        return Err(ImageError::DigestMismatch {
+            archive,
+            entry,
+            expected,
+            actual: staged.digest,
+        });
     }
     let config_bytes = stage.document(&entry.config, &staged)?;
     let config: ConfigFile = stage.parse(&entry.config, &config_bytes)?;
@@ -265,7 +340,10 @@ fn docker_image(stage: &mut Stage, entry: &DockerImage, platform: &Platform) -> 
     for (name, diff_id) in entry.layers.iter().zip(&config.rootfs.diff_ids) {
         let blob = stage.need(name)?;
         descriptors.push(layer_descriptor(stage, name, &blob)?);
-        layers.push(NewLayer { blob, diff_id: *diff_id });
+        layers.push(NewLayer {
+            blob,
+            diff_id: *diff_id,
+        });
     }
     let config_descriptor = Descriptor {
         media_type: OCI_CONFIG.to_owned(),
@@ -276,13 +354,20 @@ fn docker_image(stage: &mut Stage, entry: &DockerImage, platform: &Platform) -> 
     };
     let manifest = manifest_bytes(config_descriptor, descriptors);
     let names = parse_names(entry.repo_tags.iter().map(String::as_str));
-    Ok(NewImage { names, manifest, config: config_bytes, layers })
+    Ok(NewImage {
+        names,
+        manifest,
+        config: config_bytes,
+        layers,
+    })
 }
 
 fn layer_descriptor(stage: &Stage, name: &str, blob: &Staged) -> Result<Descriptor> {
     let mut start = Vec::new();
     let file = File::open(&blob.path).at("cannot read", &blob.path)?;
-    file.take(8).read_to_end(&mut start).at("cannot read", &blob.path)?;
+    file.take(8)
+        .read_to_end(&mut start)
+        .at("cannot read", &blob.path)?;
     let form = detect(&start).map_err(|form| ImageError::Unsupported {
         archive: stage.archive().to_owned(),
         entry: name.to_owned(),
@@ -309,6 +394,12 @@ pub(crate) fn layer_media_type(form: Form) -> String {
 
 /// A manifest document; the same input always gives the same bytes.
 pub(crate) fn manifest_bytes(config: Descriptor, layers: Vec<Descriptor>) -> Vec<u8> {
-    let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.to_owned(), config, layers };
-    serde_json::to_vec(&manifest).expect("a manifest has only text keys, which is all that JSON asks for")
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: OCI_MANIFEST.to_owned(),
+        config,
+        layers,
+    };
+    serde_json::to_vec(&manifest)
+        .expect("a manifest has only text keys, which is all that JSON asks for")
 }

@@ -41,6 +41,7 @@ mod stage;
 mod store;
 mod tarread;
 mod tarwrite;
+mod time;
 mod unpack;
 mod xattr;
 

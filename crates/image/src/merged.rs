@@ -12,7 +12,11 @@ pub(crate) enum Found {
     Dir(OwnedFd),
     Symlink(Vec<u8>),
     /// A file or device, named within its open directory.
-    Other { dir: OwnedFd, name: Name, stat: FileStat },
+    Other {
+        dir: OwnedFd,
+        name: Name,
+        stat: FileStat,
+    },
 }
 
 /// Open layers, highest first.
@@ -32,7 +36,12 @@ enum Step {
 impl Stack {
     /// Opens the layers' directories, highest first.
     pub(crate) fn open(paths: &[PathBuf]) -> io::Result<Self> {
-        Ok(Self { layers: paths.iter().map(|p| open_dir(p)).collect::<io::Result<_>>()? })
+        Ok(Self {
+            layers: paths
+                .iter()
+                .map(|p| open_dir(p))
+                .collect::<io::Result<_>>()?,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -65,12 +74,17 @@ fn look(layer: &OwnedFd, names: &[Name]) -> io::Result<Step> {
         match child(&current, name)? {
             Child::Missing => return Ok(if opaque { Step::Hidden } else { Step::Through }),
             Child::Dir(fd) => {
-                opaque |= xattr::get_fd(&fd, xattr::OVERLAY_OPAQUE.as_bytes())?.is_some_and(|v| v == b"y");
+                opaque |= xattr::get_fd(&fd, xattr::OVERLAY_OPAQUE.as_bytes())?
+                    .is_some_and(|v| v == b"y");
                 current = fd;
             }
             Child::Symlink(target) if last => return Ok(Step::Found(Found::Symlink(target))),
             Child::Other(stat) if last && !is_whiteout(&stat) => {
-                return Ok(Step::Found(Found::Other { dir: current, name: name.clone(), stat }));
+                return Ok(Step::Found(Found::Other {
+                    dir: current,
+                    name: name.clone(),
+                    stat,
+                }));
             }
             // Deleted here, or something other than a directory in the middle of the path.
             Child::Symlink(_) | Child::Other(_) => return Ok(Step::Hidden),

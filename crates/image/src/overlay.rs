@@ -44,7 +44,9 @@ pub(crate) fn mount_overlay(tmp: &TempDirs, overlay: &Overlay<'_>) -> io::Result
     }
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| mount_in(&links, overlay, flags, &options));
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
     })
 }
 
@@ -52,13 +54,22 @@ fn mount_in(links: &Temp, overlay: &Overlay<'_>, flags: MsFlags, options: &str) 
     // From here on this thread's working directory is its own; the thread ends after the mount.
     unshare(CloneFlags::CLONE_FS)?;
     nix::unistd::chdir(links.path())?;
-    Ok(mount(Some(overlay.source), overlay.target, Some("overlay"), flags, Some(options))?)
+    Ok(mount(
+        Some(overlay.source),
+        overlay.target,
+        Some("overlay"),
+        flags,
+        Some(options),
+    )?)
 }
 
 /// Whether something is mounted on `path`: then it is on another device than its parent.
 pub(crate) fn is_mounted(path: &Path) -> io::Result<bool> {
     let parent = path.parent().unwrap_or(path);
-    match (std::fs::symlink_metadata(path), std::fs::symlink_metadata(parent)) {
+    match (
+        std::fs::symlink_metadata(path),
+        std::fs::symlink_metadata(parent),
+    ) {
         (Ok(own), Ok(parent)) => Ok(own.dev() != parent.dev()),
         (Err(e), _) | (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         (Err(e), _) | (_, Err(e)) => Err(e),
@@ -71,7 +82,9 @@ pub(crate) fn unmount(path: &Path) -> io::Result<()> {
         match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}
             // Still used by somebody: it disappears from here now, and for good with its last user.
-            Err(nix::errno::Errno::EBUSY) => umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?,
+            Err(nix::errno::Errno::EBUSY) => {
+                umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?
+            }
             Err(e) => return Err(e.into()),
         }
     }

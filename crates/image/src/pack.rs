@@ -9,7 +9,10 @@ use crate::error::{ImageError, IoContext, Result};
 use crate::import::ImportedImage;
 use crate::layout::{layer_media_type, manifest_bytes};
 use crate::limits::COPY_BUFFER_BYTES;
-use crate::manifest::{CONTAINERD_NAME, ConfigFile, Descriptor, DockerImage, Index, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, RootFs};
+use crate::manifest::{
+    CONTAINERD_NAME, ConfigFile, Descriptor, DockerImage, Index, OCI_CONFIG, OCI_INDEX,
+    OCI_MANIFEST, RootFs,
+};
 use crate::reference::ImageRef;
 use crate::stage::Staged;
 use crate::store::ImageStore;
@@ -45,14 +48,22 @@ fn write_tar<W: Write>(layer: &Layer, timestamp: u32, out: W) -> Result<W> {
     let mut tar = TarWriter::new(out);
     // Hard links after everything else, so that what they point to is there.
     let is_link = |node: &Node| matches!(node.content, Content::HardLink(_));
-    let ordered = layer.iter().filter(|(_, n)| !is_link(n)).chain(layer.iter().filter(|(_, n)| is_link(n)));
+    let ordered = layer
+        .iter()
+        .filter(|(_, n)| !is_link(n))
+        .chain(layer.iter().filter(|(_, n)| is_link(n)));
     for (names, node) in ordered {
         write_node(&mut tar, names, node, timestamp)?;
     }
     tar.finish().at("cannot write", &here())
 }
 
-fn write_node<W: Write>(tar: &mut TarWriter<W>, names: &[Name], node: &Node, timestamp: u32) -> Result<()> {
+fn write_node<W: Write>(
+    tar: &mut TarWriter<W>,
+    names: &[Name],
+    node: &Node,
+    timestamp: u32,
+) -> Result<()> {
     let mut entry = Entry {
         path: joined(names),
         link: Vec::new(),
@@ -70,7 +81,11 @@ fn write_node<W: Write>(tar: &mut TarWriter<W>, names: &[Name], node: &Node, tim
     match &node.content {
         Content::Directory => {
             entry.kind = Kind::Directory;
-            entry.path = if names.is_empty() { b"./".to_vec() } else { [entry.path.as_slice(), b"/"].concat() };
+            entry.path = if names.is_empty() {
+                b"./".to_vec()
+            } else {
+                [entry.path.as_slice(), b"/"].concat()
+            };
         }
         Content::File(FileSource::Bytes(bytes)) => {
             entry.size = bytes.len() as u64;
@@ -84,41 +99,68 @@ fn write_node<W: Write>(tar: &mut TarWriter<W>, names: &[Name], node: &Node, tim
         }
         Content::Symlink(target) => (entry.kind, entry.link) = (Kind::Symlink, target.clone()),
         Content::HardLink(target) => (entry.kind, entry.link) = (Kind::HardLink, joined(target)),
-        Content::Device { kind, major, minor } => (entry.kind, entry.device) = (*kind, (*major, *minor)),
+        Content::Device { kind, major, minor } => {
+            (entry.kind, entry.device) = (*kind, (*major, *minor))
+        }
     }
     tar.entry(&entry, &mut data).at("cannot pack", &place)
 }
 
 /// Writes a layer's archive as it goes into the image and says what it came to.
 fn write_layer<W: Write>(builder: &ImageBuilder, layer: &Layer, out: W) -> Result<(W, Measured)> {
-    let blob = Hashing::new(out);
     let (blob, diff_id) = match builder.compression {
         Compression::None => {
-            let tar = write_tar(layer, builder.timestamp, Hashing::new(blob))?;
-            let (blob, diff_id, _) = tar.finish();
-            (blob, diff_id)
+            // One and the same digest: hashed once.
+            let (out, diff_id, size) =
+                write_tar(layer, builder.timestamp, Hashing::new(out))?.finish();
+            return Ok((
+                out,
+                Measured {
+                    diff_id,
+                    blob: diff_id,
+                    size,
+                },
+            ));
         }
         Compression::Gzip => {
-            let encoder = flate2::write::GzEncoder::new(blob, flate2::Compression::default());
-            let (encoder, diff_id, _) = write_tar(layer, builder.timestamp, Hashing::new(encoder))?.finish();
+            let encoder =
+                flate2::write::GzEncoder::new(Hashing::new(out), flate2::Compression::default());
+            let (encoder, diff_id, _) =
+                write_tar(layer, builder.timestamp, Hashing::new(encoder))?.finish();
             (encoder.finish().at("cannot compress", &here())?, diff_id)
         }
         Compression::Zstd => {
-            let encoder = zstd::Encoder::new(blob, ZSTD_LEVEL).at("cannot compress", &here())?;
-            let (encoder, diff_id, _) = write_tar(layer, builder.timestamp, Hashing::new(encoder))?.finish();
+            let encoder =
+                zstd::Encoder::new(Hashing::new(out), ZSTD_LEVEL).at("cannot compress", &here())?;
+            let (encoder, diff_id, _) =
+                write_tar(layer, builder.timestamp, Hashing::new(encoder))?.finish();
             (encoder.finish().at("cannot compress", &here())?, diff_id)
         }
     };
     let (out, blob, size) = blob.finish();
-    Ok((out, Measured { diff_id, blob, size }))
+    Ok((
+        out,
+        Measured {
+            diff_id,
+            blob,
+            size,
+        },
+    ))
 }
 
 fn descriptor(media_type: String, digest: Digest, size: u64) -> Descriptor {
-    Descriptor { media_type, digest, size, annotations: BTreeMap::new(), platform: None }
+    Descriptor {
+        media_type,
+        digest,
+        size,
+        annotations: BTreeMap::new(),
+        platform: None,
+    }
 }
 
 fn to_json(document: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(document).expect("image documents have only text keys, which is all that JSON asks for")
+    serde_json::to_vec(document)
+        .expect("image documents have only text keys, which is all that JSON asks for")
 }
 
 fn documents(builder: &ImageBuilder, layers: &[Measured]) -> Documents {
@@ -128,7 +170,10 @@ fn documents(builder: &ImageBuilder, layers: &[Measured]) -> Documents {
         os: builder.platform.os.clone(),
         variant: builder.platform.variant.clone(),
         config: builder.config.clone().into(),
-        rootfs: RootFs { kind: "layers".to_owned(), diff_ids: layers.iter().map(|l| l.diff_id).collect() },
+        rootfs: RootFs {
+            kind: "layers".to_owned(),
+            diff_ids: layers.iter().map(|l| l.diff_id).collect(),
+        },
         history: Vec::new(),
     });
     let form = match builder.compression {
@@ -137,14 +182,27 @@ fn documents(builder: &ImageBuilder, layers: &[Measured]) -> Documents {
         Compression::Zstd => Form::Zstd,
     };
     let media_type = layer_media_type(form);
-    let config_descriptor = descriptor(OCI_CONFIG.to_owned(), Digest::of(&config), config.len() as u64);
-    let layers = layers.iter().map(|l| descriptor(media_type.clone(), l.blob, l.size)).collect();
-    Documents { manifest: manifest_bytes(config_descriptor, layers), config }
+    let config_descriptor = descriptor(
+        OCI_CONFIG.to_owned(),
+        Digest::of(&config),
+        config.len() as u64,
+    );
+    let layers = layers
+        .iter()
+        .map(|l| descriptor(media_type.clone(), l.blob, l.size))
+        .collect();
+    Documents {
+        manifest: manifest_bytes(config_descriptor, layers),
+        config,
+    }
 }
 
 impl ImageBuilder {
     fn measure(&self, layers: &[Layer]) -> Result<Vec<Measured>> {
-        layers.iter().map(|layer| write_layer(self, layer, io::sink()).map(|(_, m)| m)).collect()
+        layers
+            .iter()
+            .map(|layer| write_layer(self, layer, io::sink()).map(|(_, m)| m))
+            .collect()
     }
 
     /// Digest the image has, without storing it anywhere.
@@ -181,8 +239,15 @@ impl ImageBuilder {
                     why: "its files changed while they were packed".to_owned(),
                 });
             }
-            let blob_file = Staged { path, size: blob.size, digest: blob.blob };
-            new_layers.push(NewLayer { blob: blob_file, diff_id: blob.diff_id });
+            let blob_file = Staged {
+                path,
+                size: blob.size,
+                digest: blob.blob,
+            };
+            new_layers.push(NewLayer {
+                blob: blob_file,
+                diff_id: blob.diff_id,
+            });
         }
         let image = NewImage {
             names: names.to_vec(),
@@ -191,13 +256,20 @@ impl ImageBuilder {
             layers: new_layers,
         };
         let mut done = store.commit(&[image], "the image being built")?;
-        done.pop().ok_or_else(|| ImageError::NotFound { reference: digest.to_string() })
+        done.pop().ok_or_else(|| ImageError::NotFound {
+            reference: digest.to_string(),
+        })
     }
 
     fn write_layer_file(&self, layer: &Layer, path: &Path) -> Result<Measured> {
-        let file = BufWriter::with_capacity(COPY_BUFFER_BYTES, File::create(path).at("cannot create", path)?);
+        let file = BufWriter::with_capacity(
+            COPY_BUFFER_BYTES,
+            File::create(path).at("cannot create", path)?,
+        );
         let (file, measured) = write_layer(self, layer, file)?;
-        file.into_inner().map_err(io::IntoInnerError::into_error).at("cannot write", path)?;
+        file.into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .at("cannot write", path)?;
         Ok(measured)
     }
 
@@ -215,19 +287,28 @@ impl ImageBuilder {
         for name in names {
             let mut one = descriptor(OCI_MANIFEST.to_owned(), digest, size);
             one.platform = Some(self.platform.clone());
-            one.annotations.insert(CONTAINERD_NAME.to_owned(), name.to_string());
+            one.annotations
+                .insert(CONTAINERD_NAME.to_owned(), name.to_string());
             manifests.push(one);
         }
         if names.is_empty() {
             manifests.push(descriptor(OCI_MANIFEST.to_owned(), digest, size));
         }
-        let index = Index { schema_version: 2, media_type: OCI_INDEX.to_owned(), manifests };
+        let index = Index {
+            schema_version: 2,
+            media_type: OCI_INDEX.to_owned(),
+            manifests,
+        };
         let mut tar = TarWriter::new(BufWriter::with_capacity(COPY_BUFFER_BYTES, out));
         let blob = |digest: Digest| format!("blobs/sha256/{}", digest.hex());
         put(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         put(&mut tar, "index.json", &to_json(&index))?;
         put(&mut tar, &blob(digest), &documents.manifest)?;
-        put(&mut tar, &blob(Digest::of(&documents.config)), &documents.config)?;
+        put(
+            &mut tar,
+            &blob(Digest::of(&documents.config)),
+            &documents.config,
+        )?;
         self.put_layers(&mut tar, &layers, &measured, |m| blob(m.blob))?;
         tar.finish().at("cannot write", &here()).map(drop)
     }
@@ -267,7 +348,8 @@ impl ImageBuilder {
                 continue;
             }
             done.push(m.blob);
-            tar.start(&plain_entry(&name(m), m.size)).at("cannot write", &here())?;
+            tar.start(&plain_entry(&name(m), m.size))
+                .at("cannot write", &here())?;
             let (_, written) = write_layer(self, layer, tar.data())?;
             if written.blob != m.blob {
                 return Err(ImageError::BadArchive {
@@ -298,14 +380,17 @@ fn plain_entry(name: &str, size: u64) -> Entry {
 }
 
 fn put<W: Write>(tar: &mut TarWriter<W>, name: &str, bytes: &[u8]) -> Result<()> {
-    tar.entry(&plain_entry(name, bytes.len() as u64), &mut { bytes }).at("cannot write", &here())
+    tar.entry(&plain_entry(name, bytes.len() as u64), &mut { bytes })
+        .at("cannot write", &here())
 }
 
 impl ImageStore {
     /// Names an image if it is here with all its layers; `None` if it is not.
     fn tag_present(&self, digest: &Digest, names: &[ImageRef]) -> Result<Option<ImportedImage>> {
         let record = self.state().index.images.get(digest).cloned();
-        let Some(record) = record else { return Ok(None) };
+        let Some(record) = record else {
+            return Ok(None);
+        };
         for layer in &record.layers {
             if self.layer_meta(&layer.chain)?.is_none() || !self.blob_path(&layer.blob).exists() {
                 return Ok(None);
@@ -313,13 +398,19 @@ impl ImageStore {
         }
         let named = {
             let state = self.state();
-            names.iter().all(|n| state.index.names.get(n) == Some(digest))
+            names
+                .iter()
+                .all(|n| state.index.names.get(n) == Some(digest))
         };
         if !named {
             for name in names {
                 self.tag(&digest.to_string(), name)?;
             }
         }
-        Ok(Some(ImportedImage { references: names.to_vec(), digest: *digest, already_present: true }))
+        Ok(Some(ImportedImage {
+            references: names.to_vec(),
+            digest: *digest,
+            already_present: true,
+        }))
     }
 }

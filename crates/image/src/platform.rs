@@ -100,7 +100,11 @@ mod tests {
             ("linux/arm/v6", "linux/arm/v7", false),
             ("linux/arm64", "linux/arm64/v8", true),
         ] {
-            assert_eq!(of(host).fit(&of(image)).is_some(), fits, "{image} on {host}");
+            assert_eq!(
+                of(host).fit(&of(image)).is_some(),
+                fits,
+                "{image} on {host}"
+            );
         }
         let host = of("linux/arm/v7");
         assert!(host.fit(&of("linux/arm/v7")) > host.fit(&of("linux/arm/v6")));

@@ -54,7 +54,10 @@ impl ImageRef {
     /// The same repository and tag without the digest; `None` when there is no tag.
     #[must_use]
     pub fn tagged(&self) -> Option<Self> {
-        self.tag.as_ref().map(|_| Self { digest: None, ..self.clone() })
+        self.tag.as_ref().map(|_| Self {
+            digest: None,
+            ..self.clone()
+        })
     }
 
     /// The shortest form that means the same: `nginx:1.27` for `docker.io/library/nginx:1.27`.
@@ -64,7 +67,13 @@ impl ImageRef {
             match self.path.strip_prefix(DEFAULT_NAMESPACE) {
                 // "library/a/b" or a last part that reads as a host would come back as something else.
                 Some(rest) if !rest.contains('/') => rest.to_owned(),
-                _ if self.path.split_once('/').is_some_and(|(first, _)| !reads_as_host(first)) => self.path.clone(),
+                _ if self
+                    .path
+                    .split_once('/')
+                    .is_some_and(|(first, _)| !reads_as_host(first)) =>
+                {
+                    self.path.clone()
+                }
                 _ => self.repository(),
             }
         } else {
@@ -89,13 +98,17 @@ impl ImageRef {
 
 /// Whether the part before the first slash is a host rather than a name on the default host.
 fn reads_as_host(part: &str) -> bool {
-    part == "localhost" || part.contains(['.', ':', '[']) || part.bytes().any(|b| b.is_ascii_uppercase())
+    part == "localhost"
+        || part.contains(['.', ':', '['])
+        || part.bytes().any(|b| b.is_ascii_uppercase())
 }
 
 fn host_is_valid(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => {
-            let Some((address, tail)) = rest.split_once(']') else { return false };
+            let Some((address, tail)) = rest.split_once(']') else {
+                return false;
+            };
             if address.parse::<std::net::Ipv6Addr>().is_err() {
                 return false;
             }
@@ -123,12 +136,20 @@ fn port_is_valid(port: &str) -> bool {
 fn path_part_is_valid(part: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = part.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+        return false;
+    };
     if !alnum(*first) || !alnum(*last) {
         return false;
     }
     part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        .all(|joint| joint.is_empty() || joint == "." || joint == "_" || joint == "__" || joint.bytes().all(|b| b == b'-'))
+        .all(|joint| {
+            joint.is_empty()
+                || joint == "."
+                || joint == "_"
+                || joint == "__"
+                || joint.bytes().all(|b| b == b'-')
+        })
 }
 
 fn tag_is_valid(tag: &str) -> bool {
@@ -139,11 +160,31 @@ fn tag_is_valid(tag: &str) -> bool {
         && bytes.iter().all(|b| word(*b) || *b == b'.' || *b == b'-')
 }
 
+/// Splits a name and fills in the default host and namespace.
+fn host_and_path(name: &str) -> (&str, String) {
+    let (host, path) = match name.split_once('/') {
+        Some((host, path)) if reads_as_host(host) => (host, path),
+        _ => (DEFAULT_HOST, name),
+    };
+    let host = if host == LEGACY_DEFAULT_HOST {
+        DEFAULT_HOST
+    } else {
+        host
+    };
+    if host == DEFAULT_HOST && !path.contains('/') {
+        return (host, format!("{DEFAULT_NAMESPACE}{path}"));
+    }
+    (host, path.to_owned())
+}
+
 impl FromStr for ImageRef {
     type Err = ImageError;
 
     fn from_str(text: &str) -> Result<Self, ImageError> {
-        let fail = |why| ImageError::InvalidReference { text: text.chars().take(80).collect(), why };
+        let fail = |why| ImageError::InvalidReference {
+            text: text.chars().take(80).collect(),
+            why,
+        };
         if text.is_empty() {
             return Err(fail("it is empty"));
         }
@@ -151,9 +192,14 @@ impl FromStr for ImageRef {
             return Err(fail("it is too long"));
         }
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => {
-                (rest, Some(digest.parse().map_err(|_| fail("after @ there must be sha256: and 64 hex digits"))?))
-            }
+            Some((rest, digest)) => (
+                rest,
+                Some(
+                    digest
+                        .parse()
+                        .map_err(|_| fail("after @ there must be sha256: and 64 hex digits"))?,
+                ),
+            ),
             None => (text, None),
         };
         // A colon after the last slash starts the tag; one before it belongs to the host's port.
@@ -163,23 +209,23 @@ impl FromStr for ImageRef {
             None => (rest, None),
         };
         if tag.is_some_and(|t| !tag_is_valid(t)) {
-            return Err(fail("the tag may hold letters, digits, _ . - and at most 128 of them"));
+            return Err(fail(
+                "the tag may hold letters, digits, _ . - and at most 128 of them",
+            ));
         }
-        let (host, path) = match name.split_once('/') {
-            Some((host, path)) if reads_as_host(host) => (host, path.to_owned()),
-            Some(_) => (DEFAULT_HOST, name.to_owned()),
-            None => (DEFAULT_HOST, format!("{DEFAULT_NAMESPACE}{name}")),
-        };
-        let host = if host == LEGACY_DEFAULT_HOST { DEFAULT_HOST } else { host };
-        let path = if host == DEFAULT_HOST && !path.contains('/') { format!("{DEFAULT_NAMESPACE}{path}") } else { path };
+        let (host, path) = host_and_path(name);
         if !host_is_valid(host) {
             return Err(fail("the host before the first / is not valid"));
         }
         if !path.split('/').all(path_part_is_valid) {
-            return Err(fail("names are lower-case letters and digits with single . _ or - between them"));
+            return Err(fail(
+                "names are lower-case letters and digits with single . _ or - between them",
+            ));
         }
         if name == rest && digest.is_none() && tag.is_none() && Digest::from_hex(name).is_some() {
-            return Err(fail("64 hex digits are a digest: write sha256: before them"));
+            return Err(fail(
+                "64 hex digits are a digest: write sha256: before them",
+            ));
         }
         if host.len() + 1 + path.len() > MAX_REPOSITORY_BYTES {
             return Err(fail("host and name are over 255 characters"));
@@ -188,7 +234,12 @@ impl FromStr for ImageRef {
             (None, None) => Some(DEFAULT_TAG.to_owned()),
             (tag, _) => tag.map(str::to_owned),
         };
-        Ok(Self { host: host.to_owned(), path, tag, digest })
+        Ok(Self {
+            host: host.to_owned(),
+            path,
+            tag,
+            digest,
+        })
     }
 }
 
@@ -208,7 +259,9 @@ impl Serialize for ImageRef {
 
 impl<'de> Deserialize<'de> for ImageRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -222,14 +275,38 @@ mod tests {
         for (text, full, short) in [
             ("nginx", "docker.io/library/nginx:latest", "nginx:latest"),
             ("nginx:1.27", "docker.io/library/nginx:1.27", "nginx:1.27"),
-            ("library/nginx", "docker.io/library/nginx:latest", "nginx:latest"),
-            ("docker.io/nginx", "docker.io/library/nginx:latest", "nginx:latest"),
-            ("index.docker.io/library/nginx", "docker.io/library/nginx:latest", "nginx:latest"),
+            (
+                "library/nginx",
+                "docker.io/library/nginx:latest",
+                "nginx:latest",
+            ),
+            (
+                "docker.io/nginx",
+                "docker.io/library/nginx:latest",
+                "nginx:latest",
+            ),
+            (
+                "index.docker.io/library/nginx",
+                "docker.io/library/nginx:latest",
+                "nginx:latest",
+            ),
             ("team/app:v1", "docker.io/team/app:v1", "team/app:v1"),
-            ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
+            (
+                "localhost/app",
+                "localhost/app:latest",
+                "localhost/app:latest",
+            ),
             ("reg:5000/a/b/c:t", "reg:5000/a/b/c:t", "reg:5000/a/b/c:t"),
-            ("[::1]:5000/app", "[::1]:5000/app:latest", "[::1]:5000/app:latest"),
-            ("ghcr.io/a__b/c-d.e", "ghcr.io/a__b/c-d.e:latest", "ghcr.io/a__b/c-d.e:latest"),
+            (
+                "[::1]:5000/app",
+                "[::1]:5000/app:latest",
+                "[::1]:5000/app:latest",
+            ),
+            (
+                "ghcr.io/a__b/c-d.e",
+                "ghcr.io/a__b/c-d.e:latest",
+                "ghcr.io/a__b/c-d.e:latest",
+            ),
         ] {
             let parsed: ImageRef = text.parse().unwrap();
             assert_eq!(parsed.to_string(), full);
@@ -244,20 +321,54 @@ mod tests {
     fn wrong_texts_are_refused() {
         let hex = Digest::of(b"").hex();
         for text in [
-            "", "Nginx", "nginx:", ":tag", "nginx:a b", "a//b", "/a", "a/", "a@sha256:00", "a..b", "-a", "a_", "a___b",
-            "ho_st.x:1/a", "h.x:99999/a", "h.x:/a", "[::1/a", "../a", "nginx@", "nginx:-x", hex.as_str(),
+            "",
+            "Nginx",
+            "nginx:",
+            ":tag",
+            "nginx:a b",
+            "a//b",
+            "/a",
+            "a/",
+            "a@sha256:00",
+            "a..b",
+            "-a",
+            "a_",
+            "a___b",
+            "ho_st.x:1/a",
+            "h.x:99999/a",
+            "h.x:/a",
+            "[::1/a",
+            "../a",
+            "nginx@",
+            "nginx:-x",
+            hex.as_str(),
         ] {
             assert!(text.parse::<ImageRef>().is_err(), "{text:?}");
         }
         assert!("a".repeat(300).parse::<ImageRef>().is_err());
-        assert!(format!("a:{}", "t".repeat(129)).parse::<ImageRef>().is_err());
+        assert!(
+            format!("a:{}", "t".repeat(129))
+                .parse::<ImageRef>()
+                .is_err()
+        );
     }
 
     fn reference_text() -> impl Strategy<Value = String> {
-        let host = prop_oneof![Just(String::new()), Just("localhost/".to_owned()), "[a-z]{1,5}\\.[a-z]{2,3}(:[1-9][0-9]{1,3})?/"];
-        let path = proptest::collection::vec("[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}", 1..4).prop_map(|p| p.join("/"));
+        let host = prop_oneof![
+            Just(String::new()),
+            Just("localhost/".to_owned()),
+            "[a-z]{1,5}\\.[a-z]{2,3}(:[1-9][0-9]{1,3})?/"
+        ];
+        // No dot in the first part: it would read as a host.
+        let rest =
+            proptest::collection::vec("/[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}", 0..3);
+        let path = ("[a-z0-9]{1,6}((_|__|-{1,3})[a-z0-9]{1,4}){0,2}", rest)
+            .prop_map(|(first, rest)| first + &rest.concat());
         let tag = prop_oneof![Just(String::new()), ":[A-Za-z0-9_][A-Za-z0-9_.-]{0,10}"];
-        let digest = prop_oneof![Just(String::new()), any::<u64>().prop_map(|n| format!("@{}", Digest::of(&n.to_le_bytes())))];
+        let digest = prop_oneof![
+            Just(String::new()),
+            any::<u64>().prop_map(|n| format!("@{}", Digest::of(&n.to_le_bytes())))
+        ];
         (host, path, tag, digest).prop_map(|(h, p, t, d)| format!("{h}{p}{t}{d}"))
     }
 

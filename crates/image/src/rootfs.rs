@@ -88,18 +88,35 @@ impl ImageStore {
     ///
     /// # Errors
     /// Image not here, other image or mode prepared before, or mounting refused.
-    pub fn prepare(&self, container: ContainerId, image: &Digest, mode: RootfsMode) -> Result<Rootfs> {
+    pub fn prepare(
+        &self,
+        container: ContainerId,
+        image: &Digest,
+        mode: RootfsMode,
+    ) -> Result<Rootfs> {
         let _one_at_a_time = self.container_lock(container.as_u128());
         let paths = self.container_paths(container);
         let meta = read_meta(&paths.meta)?;
         let mounted = is_mounted(&paths.merged).at("cannot look at", &paths.merged)?;
-        let rootfs = Rootfs { path: paths.merged.clone(), image: *image, mode };
+        let rootfs = Rootfs {
+            path: paths.merged.clone(),
+            image: *image,
+            mode,
+        };
         if let Some(meta) = &meta {
             if meta.image != *image {
-                return Err(ImageError::OtherImage { container, present: meta.image, wanted: *image });
+                return Err(ImageError::OtherImage {
+                    container,
+                    present: meta.image,
+                    wanted: *image,
+                });
             }
             if mounted && meta.mode != mode {
-                let present = if meta.mode == RootfsMode::ReadOnly { "read-only" } else { "writable" };
+                let present = if meta.mode == RootfsMode::ReadOnly {
+                    "read-only"
+                } else {
+                    "writable"
+                };
                 return Err(ImageError::OtherMode { container, present });
             }
             if mounted {
@@ -107,27 +124,53 @@ impl ImageStore {
             }
         }
         let record = self.state().index.images.get(image).cloned();
-        let record = record.ok_or_else(|| ImageError::NotFound { reference: image.to_string() })?;
+        let record = record.ok_or_else(|| ImageError::NotFound {
+            reference: image.to_string(),
+        })?;
         let chains: Vec<Digest> = record.layers.iter().map(|l| l.chain).collect();
-        let _pinned = self.pin(chains.iter().copied().chain([record.digest]).chain(record.layers.iter().map(|l| l.blob)).collect());
+        let _pinned = self.pin(
+            chains
+                .iter()
+                .copied()
+                .chain([record.digest])
+                .chain(record.layers.iter().map(|l| l.blob))
+                .collect(),
+        );
         // Between looking it up and pinning, somebody may have removed it.
         if !self.contains(image) {
-            return Err(ImageError::NotFound { reference: image.to_string() });
+            return Err(ImageError::NotFound {
+                reference: image.to_string(),
+            });
         }
         let lowers = self.ensure_layers(&record)?;
         if mounted {
             // Mounted but no word of what: preparing was cut off right there.
             unmount(&paths.merged).at("cannot unmount", &paths.merged)?;
         }
-        self.make_dirs(&paths, mode, lowers.first().map(PathBuf::as_path), meta.is_none())?;
-        let meta = serde_json::to_vec(&ContainerMeta { image: *image, mode, chains })
-            .expect("digests and a mode always go into JSON");
+        self.make_dirs(
+            &paths,
+            mode,
+            lowers.first().map(PathBuf::as_path),
+            meta.is_none(),
+        )?;
+        let meta = serde_json::to_vec(&ContainerMeta {
+            image: *image,
+            mode,
+            chains,
+        })
+        .expect("digests and a mode always go into JSON");
         write_atomically(self.tmp(), &paths.meta, &meta)?;
         self.mount(container, &paths, mode, lowers)?;
         Ok(rootfs)
     }
 
-    fn make_dirs(&self, paths: &Paths, mode: RootfsMode, top: Option<&Path>, fresh: bool) -> Result<()> {
+    fn make_dirs(
+        &self,
+        paths: &Paths,
+        mode: RootfsMode,
+        top: Option<&Path>,
+        fresh: bool,
+    ) -> Result<()> {
         if fresh && paths.dir.exists() {
             self.tmp().discard(&paths.dir)?;
         }
@@ -144,8 +187,13 @@ impl ImageStore {
                 // The root directory shows owner and mode of the highest layer: ours.
                 let upper = open_dir(dir).at("cannot open", dir)?;
                 match top {
-                    Some(top) => open_dir(top).and_then(|top| copy_dir_metadata(&top, &upper).map(drop)),
-                    None => fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)),
+                    Some(top) => {
+                        open_dir(top).and_then(|top| copy_dir_metadata(&top, &upper).map(drop))
+                    }
+                    None => fs::set_permissions(
+                        dir,
+                        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+                    ),
                 }
                 .at("cannot set attributes of", dir)?;
             }
@@ -153,7 +201,13 @@ impl ImageStore {
         Ok(())
     }
 
-    fn mount(&self, container: ContainerId, paths: &Paths, mode: RootfsMode, mut lowers: Vec<PathBuf>) -> Result<()> {
+    fn mount(
+        &self,
+        container: ContainerId,
+        paths: &Paths,
+        mode: RootfsMode,
+        mut lowers: Vec<PathBuf>,
+    ) -> Result<()> {
         let least = if mode == RootfsMode::Writable { 1 } else { 2 };
         if lowers.len() < least {
             // Overlayfs wants that many; an empty directory at the bottom adds nothing.
@@ -170,7 +224,9 @@ impl ImageStore {
             source: &format!("warren-{container}"),
         };
         mount_overlay(self.tmp(), &overlay).map_err(|source| match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => ImageError::io("cannot mount", &paths.merged, source),
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                ImageError::io("cannot mount", &paths.merged, source)
+            }
             _ => ImageError::Mount { container, source },
         })
     }
@@ -189,7 +245,12 @@ impl ImageStore {
                     });
                 }
                 let label = format!("layer {} in the store", layer.blob);
-                let source = LayerSource { blob: &blob, diff_id: layer.diff_id, chain: layer.chain, label };
+                let source = LayerSource {
+                    blob: &blob,
+                    diff_id: layer.diff_id,
+                    chain: layer.chain,
+                    label,
+                };
                 self.unpack_layer(&source, &lowers)?;
             }
             lowers.insert(0, self.layer_fs(&layer.chain));
@@ -221,7 +282,12 @@ impl ImageStore {
     /// # Errors
     /// Refused by the system.
     pub fn mounted(&self) -> Result<Vec<ContainerId>> {
-        Ok(self.prepared()?.into_iter().filter(|p| p.mounted).map(|p| p.container).collect())
+        Ok(self
+            .prepared()?
+            .into_iter()
+            .filter(|p| p.mounted)
+            .map(|p| p.container)
+            .collect())
     }
 
     /// All containers the store keeps something for, mounted or not: what is nobody's is to be
@@ -234,7 +300,9 @@ impl ImageStore {
         let mut out = Vec::new();
         for entry in fs::read_dir(&dir).at("cannot list", &dir)? {
             let name = entry.at("cannot list", &dir)?.file_name();
-            let Some(container) = name.to_str().and_then(|n| n.parse::<ContainerId>().ok()) else { continue };
+            let Some(container) = name.to_str().and_then(|n| n.parse::<ContainerId>().ok()) else {
+                continue;
+            };
             let paths = self.container_paths(container);
             out.push(PreparedRootfs {
                 container,

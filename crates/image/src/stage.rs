@@ -7,7 +7,8 @@ use crate::digest::{Digest, Hashing};
 use crate::error::{ImageError, IoContext, Result};
 use crate::fsutil::{Temp, TempDirs};
 use crate::limits::{
-    COPY_BUFFER_BYTES, MAX_ARCHIVE_ENTRIES, MAX_DOCUMENT_BYTES, MAX_EXPANDED_ARCHIVE_BYTES, MAX_SYMLINKS,
+    COPY_BUFFER_BYTES, MAX_ARCHIVE_ENTRIES, MAX_DOCUMENT_BYTES, MAX_EXPANDED_ARCHIVE_BYTES,
+    MAX_SYMLINKS,
 };
 use crate::tarread::{Entry, Kind, TarReader, read_error, shown};
 use std::collections::BTreeMap;
@@ -40,21 +41,39 @@ impl Stage {
     fn new(tmp: &TempDirs, archive: &str, directory: Option<PathBuf>) -> Result<Self> {
         let temp = tmp.dir()?;
         let (files, links) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { archive: archive.to_owned(), temp, count: 0, files, links, directory })
+        Ok(Self {
+            archive: archive.to_owned(),
+            temp,
+            count: 0,
+            files,
+            links,
+            directory,
+        })
     }
 
     /// Takes in a whole archive, compressed or not.
-    pub(crate) fn from_stream(tmp: &TempDirs, archive: &str, stream: impl Read, max_bytes: u64) -> Result<Self> {
+    pub(crate) fn from_stream(
+        tmp: &TempDirs,
+        archive: &str,
+        stream: impl Read,
+        max_bytes: u64,
+    ) -> Result<Self> {
         let mut stage = Self::new(tmp, archive, None)?;
         let fail = |e| read_error(archive, "the start", e);
         let bounded = Bounded::new(stream, max_bytes, "the archive");
-        let plain = Plain::new(bounded).map_err(fail)?.map_err(|form| ImageError::Unsupported {
-            archive: archive.to_owned(),
-            entry: "the file".to_owned(),
-            what: form.0.to_owned(),
-            remedy: "decompress it first; gzip and zstd are read as they are",
-        })?;
-        let bounded = Bounded::new(plain, MAX_EXPANDED_ARCHIVE_BYTES, "the decompressed archive");
+        let plain = Plain::new(bounded)
+            .map_err(fail)?
+            .map_err(|form| ImageError::Unsupported {
+                archive: archive.to_owned(),
+                entry: "the file".to_owned(),
+                what: form.0.to_owned(),
+                remedy: "decompress it first; gzip and zstd are read as they are",
+            })?;
+        let bounded = Bounded::new(
+            plain,
+            MAX_EXPANDED_ARCHIVE_BYTES,
+            "the decompressed archive",
+        );
         let mut reader = TarReader::new(bounded, archive.to_owned());
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
         while let Some(entry) = reader.next()? {
@@ -83,12 +102,21 @@ impl Stage {
         &self.archive
     }
 
-    fn take<R: Read>(&mut self, entry: &Entry, reader: &mut TarReader<R>, buffer: &mut [u8]) -> Result<()> {
+    fn take<R: Read>(
+        &mut self,
+        entry: &Entry,
+        reader: &mut TarReader<R>,
+        buffer: &mut [u8],
+    ) -> Result<()> {
         let names = entry_names(&self.archive, &entry.path)?;
         self.count += 1;
         if self.count > MAX_ARCHIVE_ENTRIES {
             let what = format!("number of entries in {}", self.archive);
-            return Err(ImageError::TooLarge { what, limit: MAX_ARCHIVE_ENTRIES as u64, unit: "entries" });
+            return Err(ImageError::TooLarge {
+                what,
+                limit: MAX_ARCHIVE_ENTRIES as u64,
+                unit: "entries",
+            });
         }
         let Ok(name) = String::from_utf8(joined(&names)) else {
             // Nothing in an image archive refers to such a name.
@@ -98,7 +126,9 @@ impl Stage {
             Kind::Directory => Ok(()),
             Kind::File => {
                 let staged = self.write(&name, |out, path| {
-                    reader.copy_data(out, buffer, |e| ImageError::io("cannot write", path, e)).map(drop)
+                    reader
+                        .copy_data(out, buffer, |e| ImageError::io("cannot write", path, e))
+                        .map(drop)
                 })?;
                 self.links.remove(&name);
                 self.files.insert(name, staged);
@@ -126,7 +156,11 @@ impl Stage {
     /// Older docker-save archives point to layers of other images by `../<id>/layer.tar`: fine as
     /// long as it stays inside the archive.
     fn link_target(&self, base: &[Vec<u8>], target: &[u8], path: &[u8]) -> Result<String> {
-        let unsafe_path = |why| ImageError::UnsafePath { archive: self.archive.clone(), entry: shown(path), why };
+        let unsafe_path = |why| ImageError::UnsafePath {
+            archive: self.archive.clone(),
+            entry: shown(path),
+            why,
+        };
         if target.starts_with(b"/") {
             return Err(unsafe_path("it is a link to an absolute path"));
         }
@@ -142,8 +176,15 @@ impl Stage {
     }
 
     /// Writes one file of the stage, hashing it; a blob must have the digest it is named by.
-    fn write(&self, name: &str, fill: impl FnOnce(&mut Hashing<File>, &Path) -> Result<()>) -> Result<Staged> {
-        let path = self.temp.path().join(format!("e{}-{}", self.count, self.files.len()));
+    fn write(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&mut Hashing<File>, &Path) -> Result<()>,
+    ) -> Result<Staged> {
+        let path = self
+            .temp
+            .path()
+            .join(format!("e{}-{}", self.count, self.files.len()));
         let mut out = Hashing::new(File::create(&path).at("cannot create", &path)?);
         fill(&mut out, &path)?;
         let (_, digest, size) = out.finish();
@@ -164,22 +205,27 @@ impl Stage {
     pub(crate) fn find(&mut self, name: &str) -> Result<Option<Staged>> {
         let mut name = joined(&plain_names(name.as_bytes()));
         for _ in 0..MAX_SYMLINKS {
-            let Ok(text) = std::str::from_utf8(&name) else { return Ok(None) };
+            let Ok(text) = std::str::from_utf8(&name) else {
+                return Ok(None);
+            };
             if let Some(staged) = self.files.get(text) {
                 return Ok(Some(staged.clone()));
             }
             match self.links.get(text) {
                 Some(target) => name = target.clone().into_bytes(),
-                None => return self.from_disk(&String::from_utf8_lossy(&name)),
+                None => return self.take_from_disk(&String::from_utf8_lossy(&name)),
             }
         }
         Ok(None)
     }
 
-    fn from_disk(&mut self, name: &str) -> Result<Option<Staged>> {
-        let Some(directory) = &self.directory else { return Ok(None) };
+    fn take_from_disk(&mut self, name: &str) -> Result<Option<Staged>> {
+        let Some(directory) = &self.directory else {
+            return Ok(None);
+        };
         let place = directory.join(name);
-        let Some(file) = open_file_in_root(directory, name.as_bytes()).at("cannot read", &place)? else {
+        let Some(file) = open_file_in_root(directory, name.as_bytes()).at("cannot read", &place)?
+        else {
             return Ok(None);
         };
         let staged = self.write(name, |out, path| copy(file, &place, out, path))?;
@@ -189,7 +235,10 @@ impl Stage {
 
     /// The file of that name, or an error that says it is missing.
     pub(crate) fn need(&mut self, name: &str) -> Result<Staged> {
-        let missing = ImageError::MissingEntry { archive: self.archive.clone(), entry: name.to_owned() };
+        let missing = ImageError::MissingEntry {
+            archive: self.archive.clone(),
+            entry: name.to_owned(),
+        };
         self.find(name)?.ok_or(missing)
     }
 
@@ -198,8 +247,15 @@ impl Stage {
         let name = format!("{BLOBS}{}", digest.hex());
         let staged = self.need(&name)?;
         if staged.size != size {
-            let why = format!("it has {} bytes, the document that names it says {size}", staged.size);
-            return Err(ImageError::BadArchive { archive: self.archive.clone(), entry: name, why });
+            let why = format!(
+                "it has {} bytes, the document that names it says {size}",
+                staged.size
+            );
+            return Err(ImageError::BadArchive {
+                archive: self.archive.clone(),
+                entry: name,
+                why,
+            });
         }
         Ok(staged)
     }
@@ -208,13 +264,21 @@ impl Stage {
     pub(crate) fn document(&self, name: &str, staged: &Staged) -> Result<Vec<u8>> {
         if staged.size > MAX_DOCUMENT_BYTES {
             let what = format!("{name} in {}", self.archive);
-            return Err(ImageError::TooLarge { what, limit: MAX_DOCUMENT_BYTES, unit: "bytes" });
+            return Err(ImageError::TooLarge {
+                what,
+                limit: MAX_DOCUMENT_BYTES,
+                unit: "bytes",
+            });
         }
         std::fs::read(&staged.path).at("cannot read", &staged.path)
     }
 
     /// Reads a JSON document as `T`.
-    pub(crate) fn parse<T: serde::de::DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T> {
+    pub(crate) fn parse<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<T> {
         serde_json::from_slice(bytes).map_err(|e| ImageError::BadArchive {
             archive: self.archive.clone(),
             entry: name.to_owned(),

@@ -8,6 +8,7 @@ use crate::index::{ImageIndex, ImageRecord};
 use crate::manifest::{ConfigFile, HistoryEntry, ImageConfig};
 use crate::platform::Platform;
 use crate::reference::ImageRef;
+use crate::time::parse_rfc3339;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
@@ -15,7 +16,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 use warren_types::{Bytes, Timestamp};
 
 /// Locks for containers; two containers rarely share one, and sharing only makes one wait.
@@ -33,7 +33,9 @@ pub struct ImageStore {
 
 impl std::fmt::Debug for ImageStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ImageStore").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("ImageStore")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
     }
 }
 
@@ -155,14 +157,20 @@ impl ImageStore {
         let root = fs::canonicalize(&root).at("cannot find", &root)?;
         let lock_path = root.join("lock");
         let lock = File::create(&lock_path).at("cannot create", &lock_path)?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            nix::errno::Errno::EWOULDBLOCK => ImageError::Locked { path: root.clone() },
-            e => ImageError::io("cannot lock", &lock_path, e.into()),
-        })?;
+        let lock =
+            Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, errno)| match errno {
+                    nix::errno::Errno::EWOULDBLOCK => ImageError::Locked { path: root.clone() },
+                    e => ImageError::io("cannot lock", &lock_path, e.into()),
+                },
+            )?;
         let index = ImageIndex::load(&root.join("index.json"))?;
         let store = Self {
             tmp: TempDirs::new(root.join("tmp")),
-            state: Mutex::new(State { index, pins: Pins::default() }),
+            state: Mutex::new(State {
+                index,
+                pins: Pins::default(),
+            }),
             container_locks: (0..CONTAINER_LOCKS).map(|_| Mutex::new(())).collect(),
             root,
             _lock: lock,
@@ -211,7 +219,9 @@ impl ImageStore {
 
     pub(crate) fn container_lock(&self, id: u128) -> MutexGuard<'_, ()> {
         let at = (id % CONTAINER_LOCKS as u128) as usize;
-        self.container_locks[at].lock().unwrap_or_else(PoisonError::into_inner)
+        self.container_locks[at]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Protects digests from garbage collection until the guard goes.
@@ -221,17 +231,28 @@ impl ImageStore {
             state.pins.add(*digest);
         }
         drop(state);
-        PinGuard { store: self, digests }
+        PinGuard {
+            store: self,
+            digests,
+        }
     }
 
     /// Whether an image here holds this layer, packed like this and verified.
     pub(crate) fn knows_layer(&self, blob: &Digest, diff_id: &Digest) -> bool {
         let state = self.state();
-        state.index.images.values().flat_map(|i| &i.layers).any(|l| l.blob == *blob && l.diff_id == *diff_id)
+        state
+            .index
+            .images
+            .values()
+            .flat_map(|i| &i.layers)
+            .any(|l| l.blob == *blob && l.diff_id == *diff_id)
     }
 
     /// Changes the index: on disk first, then in memory; on an error nowhere.
-    pub(crate) fn change_index<T>(&self, change: impl FnOnce(&mut ImageIndex) -> Result<T>) -> Result<T> {
+    pub(crate) fn change_index<T>(
+        &self,
+        change: impl FnOnce(&mut ImageIndex) -> Result<T>,
+    ) -> Result<T> {
         let mut state = self.state();
         let mut next = state.index.clone();
         let out = change(&mut next)?;
@@ -248,9 +269,19 @@ impl ImageStore {
         for (name, digest) in &state.index.names {
             names.entry(*digest).or_default().push(name.clone());
         }
-        let mut out: Vec<ImageSummary> =
-            state.index.images.values().map(|i| summary(i, names.remove(&i.digest).unwrap_or_default())).collect();
-        out.sort_by_cached_key(|i| (i.references.is_empty(), i.references.first().cloned(), i.digest));
+        let mut out: Vec<ImageSummary> = state
+            .index
+            .images
+            .values()
+            .map(|i| summary(i, names.remove(&i.digest).unwrap_or_default()))
+            .collect();
+        out.sort_by_cached_key(|i| {
+            (
+                i.references.is_empty(),
+                i.references.first().cloned(),
+                i.digest,
+            )
+        });
         out
     }
 
@@ -267,7 +298,11 @@ impl ImageStore {
     pub fn resolve(&self, reference: &str) -> Result<ResolvedImage> {
         let record = self.state().index.find(reference)?.clone();
         let config = self.read_config(&record)?;
-        Ok(ResolvedImage { digest: record.digest, config: config.config.into(), platform: record.platform })
+        Ok(ResolvedImage {
+            digest: record.digest,
+            config: config.config.into(),
+            platform: record.platform,
+        })
     }
 
     /// Everything about an image, found as by [`Self::resolve`].
@@ -318,11 +353,15 @@ impl ImageStore {
         };
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged("it is missing".to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(damaged("it is missing".to_owned()));
+            }
             Err(e) => return Err(e).at("cannot read", &path),
         };
         if Digest::of(&bytes) != record.config {
-            return Err(damaged("its content does not have the digest it is named by".to_owned()));
+            return Err(damaged(
+                "its content does not have the digest it is named by".to_owned(),
+            ));
         }
         serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
     }
@@ -340,23 +379,39 @@ impl ImageStore {
             let prepared = self.prepared()?;
             let digest = state.index.find(reference)?.digest;
             let names = state.index.names_of(&digest);
-            let name = reference.parse::<ImageRef>().ok().filter(|n| n.digest().is_none() && names.contains(n));
+            let name = reference
+                .parse::<ImageRef>()
+                .ok()
+                .filter(|n| n.digest().is_none() && names.contains(n));
             let (untagged, deleted) = match name {
                 Some(name) if names.len() > 1 => (vec![name], None),
                 _ => (names, Some(digest)),
             };
             if deleted.is_some() {
-                let holders: Vec<String> =
-                    prepared.iter().filter(|p| p.image == Some(digest)).map(|p| format!("container {}", p.container)).collect();
+                let holders: Vec<String> = prepared
+                    .iter()
+                    .filter(|p| p.image == Some(digest))
+                    .map(|p| format!("container {}", p.container))
+                    .collect();
                 let by = match holders.first() {
-                    Some(first) if holders.len() > 1 => format!("{first} and {} more", holders.len() - 1),
+                    Some(first) if holders.len() > 1 => {
+                        format!("{first} and {} more", holders.len() - 1)
+                    }
                     Some(first) => first.clone(),
-                    None if in_use.contains(&digest) => "a service or container of the cluster".to_owned(),
-                    None if state.pins.holds(&digest) => "an import or a starting container".to_owned(),
+                    None if in_use.contains(&digest) => {
+                        "a service or container of the cluster".to_owned()
+                    }
+                    None if state.pins.holds(&digest) => {
+                        "an import or a starting container".to_owned()
+                    }
                     None => String::new(),
                 };
                 if !by.is_empty() {
-                    return Err(ImageError::InUse { reference: reference.to_owned(), digest, by });
+                    return Err(ImageError::InUse {
+                        reference: reference.to_owned(),
+                        digest,
+                        by,
+                    });
                 }
             }
             let mut next = state.index.clone();
@@ -368,8 +423,16 @@ impl ImageStore {
             state.index = next;
             (untagged, deleted)
         };
-        let freed = if deleted.is_some() { self.collect_garbage()? } else { Bytes(0) };
-        Ok(RemovedImage { untagged, deleted, freed })
+        let freed = if deleted.is_some() {
+            self.collect_garbage()?
+        } else {
+            Bytes(0)
+        };
+        Ok(RemovedImage {
+            untagged,
+            deleted,
+            freed,
+        })
     }
 
     /// Reads everything and reports what is missing or altered. Slow: it hashes all blobs.
@@ -381,21 +444,34 @@ impl ImageStore {
         let mut checked: BTreeMap<Digest, Option<String>> = BTreeMap::new();
         let mut out = Vec::new();
         for record in records {
-            let blobs = [record.digest, record.config].into_iter().chain(record.layers.iter().map(|l| l.blob));
+            let blobs = [record.digest, record.config]
+                .into_iter()
+                .chain(record.layers.iter().map(|l| l.blob));
             for digest in blobs {
                 let path = self.blob_path(&digest);
                 let verdict = match checked.get(&digest) {
                     Some(verdict) => verdict.clone(),
-                    None => checked.entry(digest).or_insert(check_blob(&path, &digest)?).clone(),
+                    None => checked
+                        .entry(digest)
+                        .or_insert(check_blob(&path, &digest)?)
+                        .clone(),
                 };
                 if let Some(problem) = verdict {
-                    out.push(StoreProblem { image: record.digest, path, problem });
+                    out.push(StoreProblem {
+                        image: record.digest,
+                        path,
+                        problem,
+                    });
                 }
             }
             for layer in &record.layers {
                 if self.layer_meta(&layer.chain)?.is_none() {
                     let problem = "the unpacked layer is missing; it is made again from its archive when needed".to_owned();
-                    out.push(StoreProblem { image: record.digest, path: self.layer_dir(&layer.chain), problem });
+                    out.push(StoreProblem {
+                        image: record.digest,
+                        path: self.layer_dir(&layer.chain),
+                        problem,
+                    });
                 }
             }
         }
@@ -407,7 +483,9 @@ fn check_blob(path: &Path, digest: &Digest) -> Result<Option<String>> {
     const REMEDY: &str = "remove the image with `warren image remove` and import it again";
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(format!("it is missing; {REMEDY}"))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Ok(Some(format!("it is missing; {REMEDY}")));
+        }
         Err(e) => return Err(e).at("cannot read", path),
     };
     let mut stream = Hashing::new(file);
@@ -425,75 +503,5 @@ fn summary(record: &ImageRecord, references: Vec<ImageRef>) -> ImageSummary {
         imported: Timestamp(record.imported_ms),
         layers: record.layers.len(),
         platform: record.platform.clone(),
-    }
-}
-
-/// Milliseconds since 1970 by this machine's clock.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Reads `2024-05-01T12:34:56.789Z` and offsets like `+02:00`; `None` before 1970 or if malformed.
-fn parse_rfc3339(text: &str) -> Option<Timestamp> {
-    let digits = |from: usize, len: usize| -> Option<i64> {
-        let part = text.get(from..from + len)?;
-        part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok())?
-    };
-    let (year, month, day) = (digits(0, 4)?, digits(5, 2)?, digits(8, 2)?);
-    let (hour, minute, second) = (digits(11, 2)?, digits(14, 2)?, digits(17, 2)?);
-    let mut rest = text.get(19..)?;
-    let mut millis = 0;
-    if let Some(fraction) = rest.strip_prefix('.') {
-        let end = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
-        let padded: String = fraction[..end].chars().chain("000".chars()).take(3).collect();
-        millis = padded.parse().ok()?;
-        rest = &fraction[end..];
-    }
-    let offset = match rest.as_bytes() {
-        b"Z" | b"z" => 0,
-        [sign @ (b'+' | b'-'), ..] if rest.len() == 6 => {
-            let at = text.len() - 6;
-            let minutes = digits(at + 1, 2)? * 60 + digits(at + 4, 2)?;
-            if *sign == b'+' { minutes } else { -minutes }
-        }
-        _ => return None,
-    };
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Days since 1970 by Howard Hinnant's `days_from_civil`; years here are never negative.
-    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let (era, yoe) = (y.div_euclid(400), y.rem_euclid(400));
-    let doe = yoe * 365 + yoe / 4 - yoe / 100 + (153 * m + 2) / 5 + day - 1;
-    let days = era * 146_097 + doe - 719_468;
-    let seconds = days * 86_400 + hour * 3600 + (minute - offset) * 60 + second;
-    u64::try_from(seconds * 1000 + millis).ok().map(Timestamp)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn times_with_offsets() {
-        assert_eq!(parse_rfc3339("2000-02-29T00:00:00.123456789Z"), Some(Timestamp(951_782_400_123)));
-        assert_eq!(parse_rfc3339("1970-01-01T02:00:01+02:00"), Some(Timestamp(1000)));
-        for text in ["", "0001-01-01T00:00:00Z", "2000-13-01T00:00:00Z", "2000-01-01", "2000-01-01T00:00:00", "ä000-01-01T00:00:00Z"] {
-            assert_eq!(parse_rfc3339(text), None, "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn times_read_back_as_printed(ms in 0_u64..4_000_000_000_000) {
-            prop_assert_eq!(parse_rfc3339(&Timestamp(ms).to_string()), Some(Timestamp(ms)));
-        }
-
-        #[test]
-        fn any_time_text_reads_or_is_refused(text in ".{0,32}") {
-            let _ = parse_rfc3339(&text);
-        }
     }
 }

@@ -46,21 +46,39 @@ pub(crate) struct Entry {
 /// Path bytes for messages.
 pub(crate) fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
-    if text.chars().count() > 200 { text.chars().take(200).chain("…".chars()).collect() } else { text.into_owned() }
+    if text.chars().count() > 200 {
+        text.chars().take(200).chain("…".chars()).collect()
+    } else {
+        text.into_owned()
+    }
 }
 
 /// Turns an error of reading into ours: cut short, over a limit, the source's own, or damaged.
 pub(crate) fn read_error(archive: &str, entry: &str, error: io::Error) -> ImageError {
     let (archive, entry) = (archive.to_owned(), entry.to_owned());
     if let Some(over) = error.get_ref().and_then(|e| e.downcast_ref::<OverLimit>()) {
-        return ImageError::TooLarge { what: format!("{} ({archive})", over.what), limit: over.limit, unit: "bytes" };
+        return ImageError::TooLarge {
+            what: format!("{} ({archive})", over.what),
+            limit: over.limit,
+            unit: "bytes",
+        };
     }
     match error.kind() {
         io::ErrorKind::UnexpectedEof => ImageError::Truncated { archive, entry },
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other if error.raw_os_error().is_none() => {
-            ImageError::BadArchive { archive, entry, why: error.to_string() }
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other
+            if error.raw_os_error().is_none() =>
+        {
+            ImageError::BadArchive {
+                archive,
+                entry,
+                why: error.to_string(),
+            }
         }
-        _ => ImageError::Io { what: "cannot read", path: archive.into(), source: error },
+        _ => ImageError::Io {
+            what: "cannot read",
+            path: archive.into(),
+            source: error,
+        },
     }
 }
 
@@ -90,7 +108,15 @@ pub(crate) struct TarReader<R> {
 impl<R: Read> TarReader<R> {
     /// `archive` names it in errors ("archive app.tar", "layer sha256:…").
     pub(crate) fn new(inner: R, archive: String) -> Self {
-        Self { inner, archive, current: "the start".to_owned(), position: 0, data_left: 0, padding: 0, ended: false }
+        Self {
+            inner,
+            archive,
+            current: "the start".to_owned(),
+            position: 0,
+            data_left: 0,
+            padding: 0,
+            ended: false,
+        }
     }
 
     fn bad(&self, why: impl Into<String>) -> ImageError {
@@ -110,8 +136,11 @@ impl<R: Read> TarReader<R> {
         let mut ext = Extensions::default();
         loop {
             self.skip_data()?;
-            let Some(block) = self.header_block()? else { return Ok(None) };
-            let size = number(&block[124..136]).ok_or_else(|| self.bad("its size field is not a number"))?;
+            let Some(block) = self.header_block()? else {
+                return Ok(None);
+            };
+            let size = number(&block[124..136])
+                .ok_or_else(|| self.bad("its size field is not a number"))?;
             let size = u64::try_from(size).map_err(|_| self.bad("its size is negative"))?;
             match block[156] {
                 b'x' => {
@@ -149,7 +178,9 @@ impl<R: Read> TarReader<R> {
     ) -> Result<u64> {
         let mut total = 0;
         while self.data_left > 0 {
-            let want = usize::try_from(self.data_left).unwrap_or(usize::MAX).min(buffer.len());
+            let want = usize::try_from(self.data_left)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             let n = self.read_some(want, buffer)?;
             out.write_all(&buffer[..n]).map_err(&write_error)?;
             total += n as u64;
@@ -176,7 +207,9 @@ impl<R: Read> TarReader<R> {
         let mut buffer = [0_u8; 8192];
         self.data_left += std::mem::take(&mut self.padding);
         while self.data_left > 0 {
-            let want = usize::try_from(self.data_left).unwrap_or(usize::MAX).min(buffer.len());
+            let want = usize::try_from(self.data_left)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             self.read_some(want, &mut buffer)?;
         }
         Ok(())
@@ -214,12 +247,18 @@ impl<R: Read> TarReader<R> {
     fn extension(&mut self, size: u64) -> Result<Vec<u8>> {
         if size > MAX_TAR_EXTENSION_BYTES {
             let what = format!("extension header at {} in {}", self.current, self.archive);
-            return Err(ImageError::TooLarge { what, limit: MAX_TAR_EXTENSION_BYTES, unit: "bytes" });
+            return Err(ImageError::TooLarge {
+                what,
+                limit: MAX_TAR_EXTENSION_BYTES,
+                unit: "bytes",
+            });
         }
         self.begin_data(size);
         let mut out = Vec::new();
         let mut buffer = [0_u8; 4096];
-        self.copy_data(&mut out, &mut buffer, |e| ImageError::io("cannot keep", "memory".as_ref(), e))?;
+        self.copy_data(&mut out, &mut buffer, |e| {
+            ImageError::io("cannot keep", "memory".as_ref(), e)
+        })?;
         Ok(out)
     }
 
@@ -230,15 +269,20 @@ impl<R: Read> TarReader<R> {
 
     fn pax(&self, mut rest: &[u8], ext: &mut Extensions) -> Result<()> {
         while !rest.is_empty() {
-            let (key, value, tail) = pax_record(rest).ok_or_else(|| self.bad("its pax records are malformed"))?;
+            let (key, value, tail) =
+                pax_record(rest).ok_or_else(|| self.bad("its pax records are malformed"))?;
             rest = tail;
-            let Ok(key) = std::str::from_utf8(key) else { continue };
+            let Ok(key) = std::str::from_utf8(key) else {
+                continue;
+            };
             let text = || std::str::from_utf8(value).ok();
             let malformed = || self.bad(format!("its pax record {key} is malformed"));
             match key {
                 "path" => ext.path = Some(value.to_vec()),
                 "linkpath" => ext.link = Some(value.to_vec()),
-                "size" => ext.size = Some(text().and_then(|t| t.parse().ok()).ok_or_else(malformed)?),
+                "size" => {
+                    ext.size = Some(text().and_then(|t| t.parse().ok()).ok_or_else(malformed)?)
+                }
                 "uid" => ext.uid = Some(text().and_then(|t| t.parse().ok()).ok_or_else(malformed)?),
                 "gid" => ext.gid = Some(text().and_then(|t| t.parse().ok()).ok_or_else(malformed)?),
                 "mtime" => ext.mtime = Some(text().and_then(decimal_time).ok_or_else(malformed)?),
@@ -256,11 +300,19 @@ impl<R: Read> TarReader<R> {
     fn xattr(&self, name: &str, value: &[u8], ext: &mut Extensions) -> Result<()> {
         if ext.xattrs.len() == MAX_XATTRS {
             let what = format!("number of extended attributes at {}", self.current);
-            return Err(ImageError::TooLarge { what, limit: MAX_XATTRS as u64, unit: "attributes" });
+            return Err(ImageError::TooLarge {
+                what,
+                limit: MAX_XATTRS as u64,
+                unit: "attributes",
+            });
         }
         if value.len() > MAX_XATTR_BYTES {
             let what = format!("extended attribute {name} at {}", self.current);
-            return Err(ImageError::TooLarge { what, limit: MAX_XATTR_BYTES as u64, unit: "bytes" });
+            return Err(ImageError::TooLarge {
+                what,
+                limit: MAX_XATTR_BYTES as u64,
+                unit: "bytes",
+            });
         }
         ext.xattrs.push((name.as_bytes().to_vec(), value.to_vec()));
         Ok(())
@@ -278,11 +330,17 @@ impl<R: Read> TarReader<R> {
     fn entry(&mut self, block: &[u8; BLOCK], size: u64, ext: Extensions) -> Result<Entry> {
         let path = ext.path.unwrap_or_else(|| header_path(block));
         self.current = shown(&path);
-        let link = ext.link.unwrap_or_else(|| until_nul(&block[157..257]).to_vec());
+        let link = ext
+            .link
+            .unwrap_or_else(|| until_nul(&block[157..257]).to_vec());
         for name in [&path, &link] {
             if name.len() > MAX_PATH_BYTES {
                 let what = format!("path {} in {}", shown(name), self.archive);
-                return Err(ImageError::TooLarge { what, limit: MAX_PATH_BYTES as u64, unit: "bytes" });
+                return Err(ImageError::TooLarge {
+                    what,
+                    limit: MAX_PATH_BYTES as u64,
+                    unit: "bytes",
+                });
             }
         }
         let kind = match block[156] {
@@ -299,21 +357,35 @@ impl<R: Read> TarReader<R> {
             other => return Err(self.bad(format!("its type {:?} is unknown", char::from(other)))),
         };
         let field = |range: std::ops::Range<usize>, name: &str| {
-            let value = number(&block[range]).ok_or_else(|| self.bad(format!("its {name} field is not a number")))?;
+            let value = number(&block[range])
+                .ok_or_else(|| self.bad(format!("its {name} field is not a number")))?;
             u32::try_from(value).map_err(|_| self.bad(format!("its {name} is out of range")))
         };
-        let mode = number(&block[100..108]).ok_or_else(|| self.bad("its mode field is not a number"))?;
+        let mode =
+            number(&block[100..108]).ok_or_else(|| self.bad("its mode field is not a number"))?;
         let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
-        let device = if is_device { (field(329..337, "device")?, field(337..345, "device")?) } else { (0, 0) };
+        let device = if is_device {
+            (field(329..337, "device")?, field(337..345, "device")?)
+        } else {
+            (0, 0)
+        };
         let entry = Entry {
             uid: ext.uid.map_or_else(|| field(108..116, "owner"), Ok)?,
             gid: ext.gid.map_or_else(|| field(116..124, "group"), Ok)?,
             mtime: ext.mtime.map_or_else(
-                || number(&block[136..148]).map(|s| (s, 0)).ok_or_else(|| self.bad("its time field is not a number")),
+                || {
+                    number(&block[136..148])
+                        .map(|s| (s, 0))
+                        .ok_or_else(|| self.bad("its time field is not a number"))
+                },
                 Ok,
             )?,
             mode: u32::try_from(mode & 0o7777).unwrap_or(0),
-            size: if kind == Kind::File { ext.size.unwrap_or(size) } else { 0 },
+            size: if kind == Kind::File {
+                ext.size.unwrap_or(size)
+            } else {
+                0
+            },
             path,
             link,
             kind,
@@ -358,13 +430,25 @@ fn number(field: &[u8]) -> Option<i64> {
         let negative = field[0] & 0x40 != 0;
         let mut value: i128 = if negative { -1 } else { 0 };
         for (at, byte) in field.iter().enumerate() {
-            let byte = if at == 0 { (byte & 0x7f) | if negative { 0x80 } else { 0 } } else { *byte };
+            let byte = if at == 0 {
+                (byte & 0x7f) | if negative { 0x80 } else { 0 }
+            } else {
+                *byte
+            };
             value = value.checked_mul(256)? | i128::from(byte);
         }
         return i64::try_from(value).ok();
     }
-    let text = std::str::from_utf8(until_nul(field)).ok()?.trim_matches(' ');
-    if text.is_empty() { Some(0) } else { u64::from_str_radix(text, 8).ok().and_then(|v| v.try_into().ok()) }
+    let text = std::str::from_utf8(until_nul(field))
+        .ok()?
+        .trim_matches(' ');
+    if text.is_empty() {
+        Some(0)
+    } else {
+        u64::from_str_radix(text, 8)
+            .ok()
+            .and_then(|v| v.try_into().ok())
+    }
 }
 
 /// One record "LENGTH KEY=VALUE\n": key, value and what follows.
@@ -379,13 +463,19 @@ fn pax_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 
 /// "-12.5" as whole seconds rounded down and nanoseconds.
 fn decimal_time(text: &str) -> Option<(i64, u32)> {
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (negative, digits) = text
+        .strip_prefix('-')
+        .map_or((false, text), |rest| (true, rest));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     if !digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return None;
     }
     let seconds: i64 = whole.parse().ok()?;
-    let nanos: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let nanos: String = fraction
+        .chars()
+        .chain(std::iter::repeat('0'))
+        .take(9)
+        .collect();
     let nanos: u32 = nanos.parse().ok()?;
     match (negative, nanos) {
         (false, _) => Some((seconds, nanos)),
@@ -410,7 +500,12 @@ mod tests {
         assert_eq!(number(&[0; 8]), Some(0));
         assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 0]), Some(256));
         assert_eq!(number(&[0xff; 12]), Some(-1));
-        assert_eq!(number(&[0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), None);
+        assert_eq!(
+            number(&[
+                0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
+            ]),
+            None
+        );
         assert_eq!(number(b"12x45678"), None);
     }
 
@@ -440,15 +535,21 @@ mod tests {
         let bytes = builder.into_inner().unwrap();
         let mut r = reader(&bytes);
         let first = r.next().unwrap().unwrap();
-        assert_eq!((first.path.as_slice(), first.mode, first.uid, first.mtime), (b"a".as_slice(), 0o4755, 7, (99, 0)));
+        assert_eq!(
+            (first.path.as_slice(), first.mode, first.uid, first.mtime),
+            (b"a".as_slice(), 0o4755, 7, (99, 0))
+        );
         let second = r.next().unwrap().unwrap();
         assert_eq!(second.path, long.as_bytes());
         let mut out = Vec::new();
-        r.copy_data(&mut out, &mut [0; 2], |e| panic!("{e}")).unwrap();
+        r.copy_data(&mut out, &mut [0; 2], |e| panic!("{e}"))
+            .unwrap();
         assert_eq!(out, b"two");
         assert!(r.next().unwrap().is_none());
         let mut cut = reader(&bytes[..bytes.len() - 1024 - 100]);
-        let error = std::iter::from_fn(|| cut.next().transpose()).find_map(std::result::Result::err).unwrap();
+        let error = std::iter::from_fn(|| cut.next().transpose())
+            .find_map(std::result::Result::err)
+            .unwrap();
         assert!(matches!(error, ImageError::Truncated { .. }), "{error}");
     }
 

@@ -10,10 +10,13 @@
 //! The directory is private while it is filled (nobody else writes there); walking with
 //! `O_NOFOLLOW` from open directories keeps hostile archives inside.
 
-use crate::beneath::{Child, Name, child, entry_names, file_type, is_whiteout, joined, open_dir, plain_names};
+use crate::beneath::{
+    Child, Name, child, entry_names, file_type, is_whiteout, joined, open_dir, plain_names,
+};
 use crate::error::{ImageError, IoContext, Result};
 use crate::limits::{
-    COPY_BUFFER_BYTES, MAX_DIRECTORY_PATH_BYTES, MAX_FILES_SYNCED_SINGLY, MAX_LAYER_ENTRIES, MAX_SYMLINKS,
+    COPY_BUFFER_BYTES, MAX_DIRECTORY_PATH_BYTES, MAX_FILES_SYNCED_SINGLY, MAX_LAYER_ENTRIES,
+    MAX_SYMLINKS,
 };
 use crate::merged::{Found, Stack};
 use crate::tarread::{Entry, Kind, TarReader, shown};
@@ -21,8 +24,8 @@ use crate::xattr;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, futimens, makedev, mkdirat,
-    mknodat, utimensat,
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat,
+    futimens, makedev, mkdirat, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
@@ -32,6 +35,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+mod links;
+mod walk;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -55,7 +61,12 @@ struct Dir {
 
 /// Unpacks an uncompressed tar stream into `root`, an empty directory, and makes it durable.
 /// `lowers` are the unpacked layers below, highest first. Reads the stream to its end.
-pub(crate) fn unpack<R: Read>(stream: R, archive: &str, root: &Path, lowers: &[PathBuf]) -> Result<(R, Unpacked)> {
+pub(crate) fn unpack<R: Read>(
+    stream: R,
+    archive: &str,
+    root: &Path,
+    lowers: &[PathBuf],
+) -> Result<(R, Unpacked)> {
     let mut unpacker = Unpacker::new(archive, root, lowers)?;
     let mut reader = TarReader::new(stream, archive.to_owned());
     while let Some(entry) = reader.next()? {
@@ -88,18 +99,27 @@ impl<'a> Unpacker<'a> {
         let this = Self {
             archive,
             path,
-            root: Rc::new(Dir { fd, names: Vec::new() }),
+            root: Rc::new(Dir {
+                fd,
+                names: Vec::new(),
+            }),
             lowers,
             last: None,
             dir_times: Vec::new(),
             dir_bytes: 0,
             files: 0,
-            done: Unpacked { bytes: 0, entries: 0 },
+            done: Unpacked {
+                bytes: 0,
+                entries: 0,
+            },
             buffer: vec![0; COPY_BUFFER_BYTES],
         };
         match this.lowers.top() {
-            Some(top) => copy_dir_metadata(top, &this.root.fd).map(drop).at("cannot set attributes of", path)?,
-            None => fchmod(&this.root.fd, Mode::from_bits_truncate(IMPLICIT_DIR_MODE)).at("cannot set mode of", path)?,
+            Some(top) => copy_dir_metadata(top, &this.root.fd)
+                .map(drop)
+                .at("cannot set attributes of", path)?,
+            None => fchmod(&this.root.fd, Mode::from_bits_truncate(IMPLICIT_DIR_MODE))
+                .at("cannot set mode of", path)?,
         }
         Ok(this)
     }
@@ -115,14 +135,22 @@ impl<'a> Unpacker<'a> {
     }
 
     fn bad(&self, entry: &[u8], why: impl Into<String>) -> ImageError {
-        ImageError::BadArchive { archive: self.archive.to_owned(), entry: shown(entry), why: why.into() }
+        ImageError::BadArchive {
+            archive: self.archive.to_owned(),
+            entry: shown(entry),
+            why: why.into(),
+        }
     }
 
     fn apply<R: Read>(&mut self, entry: &Entry, data: &mut TarReader<R>) -> Result<()> {
         self.done.entries += 1;
         if self.done.entries > MAX_LAYER_ENTRIES {
             let what = format!("number of entries in {}", self.archive);
-            return Err(ImageError::TooLarge { what, limit: MAX_LAYER_ENTRIES, unit: "entries" });
+            return Err(ImageError::TooLarge {
+                what,
+                limit: MAX_LAYER_ENTRIES,
+                unit: "entries",
+            });
         }
         let mut names = entry_names(self.archive, &entry.path)?;
         let Some(name) = names.pop() else {
@@ -139,16 +167,25 @@ impl<'a> Unpacker<'a> {
             Kind::Symlink => {
                 self.clear(&dir, &name)?;
                 if entry.link.is_empty() || entry.link.contains(&0) {
-                    return Err(self.bad(&entry.path, "its link target is empty or holds a NUL byte"));
+                    return Err(
+                        self.bad(&entry.path, "its link target is empty or holds a NUL byte")
+                    );
                 }
-                symlinkat(entry.link.as_slice(), &dir.fd, name.as_slice()).at("cannot link", &self.place(&dir, &name))?;
+                symlinkat(entry.link.as_slice(), &dir.fd, name.as_slice())
+                    .at("cannot link", &self.place(&dir, &name))?;
                 self.node_metadata(&dir, &name, entry)
             }
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
                 self.clear(&dir, &name)?;
                 let (kind, device) = match entry.kind {
-                    Kind::CharDevice => (SFlag::S_IFCHR, makedev(u64::from(entry.device.0), u64::from(entry.device.1))),
-                    Kind::BlockDevice => (SFlag::S_IFBLK, makedev(u64::from(entry.device.0), u64::from(entry.device.1))),
+                    Kind::CharDevice => (
+                        SFlag::S_IFCHR,
+                        makedev(u64::from(entry.device.0), u64::from(entry.device.1)),
+                    ),
+                    Kind::BlockDevice => (
+                        SFlag::S_IFBLK,
+                        makedev(u64::from(entry.device.0), u64::from(entry.device.1)),
+                    ),
                     _ => (SFlag::S_IFIFO, 0),
                 };
                 mknodat(&dir.fd, name.as_slice(), kind, Mode::empty(), device)
@@ -166,124 +203,6 @@ impl<'a> Unpacker<'a> {
         self.dir_metadata(&root, entry)
     }
 
-    /// Opens the directory `names`, making what is missing; links are followed inside the root.
-    fn dir(&mut self, names: &[Name], entry: &Entry) -> Result<Rc<Dir>> {
-        if names.is_empty() {
-            return Ok(Rc::clone(&self.root));
-        }
-        if let Some((last, dir)) = &self.last
-            && last == names
-        {
-            return Ok(Rc::clone(dir));
-        }
-        let mut queue: VecDeque<Name> = names.to_vec().into();
-        let mut current = Rc::clone(&self.root);
-        let mut links = 0;
-        while let Some(name) = queue.pop_front() {
-            if name == b".." {
-                let parent = current.names.split_last().map_or(&[][..], |(_, rest)| rest).to_vec();
-                current = self.reopen(&parent)?;
-                continue;
-            }
-            match self.step(&current, &name, entry)? {
-                Ok(next) => current = Rc::new(next),
-                Err(target) => {
-                    links += 1;
-                    if links > MAX_SYMLINKS {
-                        return Err(self.bad(&entry.path, "its directory is a loop of symbolic links"));
-                    }
-                    if target.starts_with(b"/") {
-                        current = Rc::clone(&self.root);
-                    }
-                    for part in plain_names(&target).into_iter().rev() {
-                        queue.push_front(part);
-                    }
-                }
-            }
-        }
-        self.last = Some((names.to_vec(), Rc::clone(&current)));
-        Ok(current)
-    }
-
-    /// Opens a directory that this unpacking has already opened or made.
-    fn reopen(&self, names: &[Name]) -> Result<Rc<Dir>> {
-        let mut fd = self.root.fd.try_clone().at("cannot open", self.path)?;
-        for name in names {
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            fd = openat(&fd, name.as_slice(), flags, Mode::empty()).at("cannot open", self.path)?;
-        }
-        Ok(Rc::new(Dir { fd, names: names.to_vec() }))
-    }
-
-    /// One component of a directory path: the directory, or the target of a link to follow.
-    fn step(&mut self, current: &Dir, name: &[u8], entry: &Entry) -> Result<std::result::Result<Dir, Vec<u8>>> {
-        let names: Vec<Name> = current.names.iter().cloned().chain([name.to_vec()]).collect();
-        if name.len() > crate::limits::MAX_NAME_BYTES || joined(&names).len() > crate::limits::MAX_PATH_BYTES {
-            return Err(self.bad(&entry.path, "its directory, with symbolic links followed, is too long a path"));
-        }
-        match child(&current.fd, name).at("cannot open", &self.place(current, name))? {
-            Child::Dir(fd) => return Ok(Ok(Dir { fd, names })),
-            Child::Symlink(target) => return Ok(Err(target)),
-            Child::Other(stat) if is_whiteout(&stat) => {
-                unlinkat(&current.fd, name, UnlinkatFlags::NoRemoveDir).at("cannot replace", &self.place(current, name))?;
-                let fd = self.make_dir(current, name, None, true)?;
-                return Ok(Ok(Dir { fd, names }));
-            }
-            Child::Other(_) => return Err(self.bad(&entry.path, "a part of its path is not a directory")),
-            Child::Missing => {}
-        }
-        match self.lowers.find(&names).at("cannot read the layers below", self.path)? {
-            Some(Found::Dir(lower)) => {
-                let fd = self.make_dir(current, name, Some(&lower), false)?;
-                Ok(Ok(Dir { fd, names }))
-            }
-            Some(Found::Symlink(target)) => Ok(Err(target)),
-            Some(Found::Other { .. }) => Err(self.bad(&entry.path, "a part of its path is a file of a lower layer")),
-            None => {
-                let fd = self.make_dir(current, name, None, false)?;
-                Ok(Ok(Dir { fd, names }))
-            }
-        }
-    }
-
-    /// Makes a directory the archive did not list, like the lower one or plain.
-    fn make_dir(&mut self, parent: &Dir, name: &[u8], like: Option<&OwnedFd>, opaque: bool) -> Result<OwnedFd> {
-        let place = self.place(parent, name);
-        mkdirat(&parent.fd, name, Mode::S_IRWXU).at("cannot make directory", &place)?;
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = openat(&parent.fd, name, flags, Mode::empty()).at("cannot open", &place)?;
-        let mut time = (0, 0);
-        match like {
-            Some(lower) => {
-                let stat = copy_dir_metadata(lower, &fd).at("cannot set attributes of", &place)?;
-                time = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
-            }
-            None => fchmod(&fd, Mode::from_bits_truncate(IMPLICIT_DIR_MODE)).at("cannot set mode of", &place)?,
-        }
-        if opaque {
-            self.set_opaque(&fd, &place)?;
-        }
-        self.remember_time(parent.names.iter().cloned().chain([name.to_vec()]).collect(), time)?;
-        Ok(fd)
-    }
-
-    fn set_opaque(&self, fd: &OwnedFd, place: &Path) -> Result<()> {
-        if self.lowers.is_empty() {
-            return Ok(());
-        }
-        xattr::set_fd(fd, xattr::OVERLAY_OPAQUE.as_bytes(), b"y").at("cannot mark as opaque", place)
-    }
-
-    fn remember_time(&mut self, names: Vec<Name>, time: (i64, u32)) -> Result<()> {
-        self.dir_bytes += names.iter().map(|n| n.len() + size_of::<Name>()).sum::<usize>();
-        if self.dir_bytes > MAX_DIRECTORY_PATH_BYTES {
-            let what = format!("paths of directories in {}", self.archive);
-            return Err(ImageError::TooLarge { what, limit: MAX_DIRECTORY_PATH_BYTES as u64, unit: "bytes" });
-        }
-        self.dir_times.push((names, time));
-        Ok(())
-    }
-
     /// Deletion marks. They speak of lower layers only, whatever their order in this one.
     fn whiteout(&mut self, names: &[Name], mark: &[u8], entry: &Entry) -> Result<()> {
         if self.lowers.is_empty() || (mark.starts_with(AUFS_METADATA) && mark != OPAQUE) {
@@ -296,7 +215,11 @@ impl<'a> Unpacker<'a> {
         let name = &mark[WHITEOUT.len()..];
         if name.is_empty() || name == b"." || name == b".." {
             let why = "it is a deletion mark for a name that cannot be";
-            return Err(ImageError::UnsafePath { archive: self.archive.to_owned(), entry: shown(&entry.path), why });
+            return Err(ImageError::UnsafePath {
+                archive: self.archive.to_owned(),
+                entry: shown(&entry.path),
+                why,
+            });
         }
         let dir = self.dir(names, entry)?;
         self.last = None;
@@ -306,10 +229,16 @@ impl<'a> Unpacker<'a> {
             Child::Symlink(_) | Child::Other(_) => Ok(()),
             Child::Missing => {
                 let full: Vec<Name> = dir.names.iter().cloned().chain([name.to_vec()]).collect();
-                if self.lowers.find(&full).at("cannot read the layers below", self.path)?.is_none() {
+                if self
+                    .lowers
+                    .find(&full)
+                    .at("cannot read the layers below", self.path)?
+                    .is_none()
+                {
                     return Ok(());
                 }
-                mknodat(&dir.fd, name, SFlag::S_IFCHR, Mode::empty(), 0).at("cannot mark as deleted", &place)
+                mknodat(&dir.fd, name, SFlag::S_IFCHR, Mode::empty(), 0)
+                    .at("cannot mark as deleted", &place)
             }
         }
     }
@@ -329,7 +258,8 @@ impl<'a> Unpacker<'a> {
         if file_type(&stat) == SFlag::S_IFDIR {
             use std::os::unix::ffi::OsStrExt;
             // By way of the open directory, so that no link in the path can be followed.
-            let path = Path::new(&format!("/proc/self/fd/{}", dir.fd.as_raw_fd())).join(std::ffi::OsStr::from_bytes(name));
+            let path = Path::new(&format!("/proc/self/fd/{}", dir.fd.as_raw_fd()))
+                .join(std::ffi::OsStr::from_bytes(name));
             std::fs::remove_dir_all(path).at("cannot replace", &place)?;
         } else {
             unlinkat(&dir.fd, name, UnlinkatFlags::NoRemoveDir).at("cannot replace", &place)?;
@@ -337,17 +267,27 @@ impl<'a> Unpacker<'a> {
         Ok(true)
     }
 
-    fn file<R: Read>(&mut self, dir: &Dir, name: &[u8], entry: &Entry, data: &mut TarReader<R>) -> Result<()> {
+    fn file<R: Read>(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        entry: &Entry,
+        data: &mut TarReader<R>,
+    ) -> Result<()> {
         let place = self.place(dir, name);
         let file = self.create_file(dir, name, &place)?;
         let mut out = &file;
-        self.done.bytes += data.copy_data(&mut out, &mut self.buffer, |e| ImageError::io("cannot write", &place, e))?;
-        self.file_metadata(&file, entry).at("cannot set attributes of", &place)?;
+        self.done.bytes += data.copy_data(&mut out, &mut self.buffer, |e| {
+            ImageError::io("cannot write", &place, e)
+        })?;
+        self.file_metadata(&file, entry)
+            .at("cannot set attributes of", &place)?;
         self.sync_file(&file, &place)
     }
 
     fn create_file(&mut self, dir: &Dir, name: &[u8], place: &Path) -> Result<File> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let create = || openat(&dir.fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
         match create() {
             Ok(fd) => Ok(File::from(fd)),
@@ -361,12 +301,20 @@ impl<'a> Unpacker<'a> {
 
     fn sync_file(&mut self, file: &File, place: &Path) -> Result<()> {
         self.files += 1;
-        if self.files <= MAX_FILES_SYNCED_SINGLY { file.sync_all().at("cannot sync", place) } else { Ok(()) }
+        if self.files <= MAX_FILES_SYNCED_SINGLY {
+            file.sync_all().at("cannot sync", place)
+        } else {
+            Ok(())
+        }
     }
 
     fn file_metadata(&self, file: &File, entry: &Entry) -> io::Result<()> {
         // Owner first: changing it clears setuid bits and file capabilities.
-        fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+        fchown(
+            file,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+        )?;
         fchmod(file, Mode::from_bits_truncate(entry.mode))?;
         set_xattrs(entry, |key, value| xattr::set_fd(file, key, value))?;
         let time = time_spec(entry.mtime);
@@ -385,7 +333,8 @@ impl<'a> Unpacker<'a> {
                 }
                 self.clear(dir, name)?;
                 mkdirat(&dir.fd, name, Mode::S_IRWXU).at("cannot make directory", &place)?;
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let flags =
+                    OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 openat(&dir.fd, name, flags, Mode::empty()).at("cannot open", &place)?
             }
         };
@@ -398,7 +347,11 @@ impl<'a> Unpacker<'a> {
 
     fn dir_metadata(&mut self, dir: &Dir, entry: &Entry) -> Result<()> {
         let set = || -> io::Result<()> {
-            fchown(&dir.fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+            fchown(
+                &dir.fd,
+                Some(Uid::from_raw(entry.uid)),
+                Some(Gid::from_raw(entry.gid)),
+            )?;
             fchmod(&dir.fd, Mode::from_bits_truncate(entry.mode))?;
             set_xattrs(entry, |key, value| xattr::set_fd(&dir.fd, key, value))
         };
@@ -410,78 +363,48 @@ impl<'a> Unpacker<'a> {
     fn node_metadata(&self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
         let set = || -> io::Result<()> {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            fchownat(&dir.fd, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            fchownat(
+                &dir.fd,
+                name,
+                Some(uid),
+                Some(gid),
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            )?;
             if entry.kind != Kind::Symlink {
-                fchmodat(&dir.fd, name, Mode::from_bits_truncate(entry.mode), FchmodatFlags::FollowSymlink)?;
+                fchmodat(
+                    &dir.fd,
+                    name,
+                    Mode::from_bits_truncate(entry.mode),
+                    FchmodatFlags::FollowSymlink,
+                )?;
                 set_xattrs(entry, |key, value| xattr::set_at(&dir.fd, name, key, value))?;
             }
             let time = time_spec(entry.mtime);
-            Ok(utimensat(&dir.fd, name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
+            Ok(utimensat(
+                &dir.fd,
+                name,
+                &time,
+                &time,
+                UtimensatFlags::NoFollowSymlink,
+            )?)
         };
         set().at("cannot set attributes of", &self.place(dir, name))
     }
 
-    fn hard_link(&mut self, dir: &Rc<Dir>, name: &[u8], entry: &Entry) -> Result<()> {
-        let mut target = entry_names(self.archive, &entry.link)?;
-        let Some(target_name) = target.pop() else {
-            return Err(self.bad(&entry.path, "it is a hard link to the root directory"));
-        };
-        let target_dir = self.dir(&target, entry)?;
-        let same = target_dir.names == dir.names && target_name == name;
-        let place = self.place(&target_dir, &target_name);
-        match child(&target_dir.fd, &target_name).at("cannot open", &place)? {
-            Child::Dir(_) => return Err(self.bad(&entry.path, "it is a hard link to a directory")),
-            Child::Other(stat) if is_whiteout(&stat) => {
-                return Err(self.bad(&entry.path, "it is a hard link to a deleted file"));
-            }
-            Child::Other(_) | Child::Symlink(_) => {}
-            Child::Missing => self.copy_up(&target_dir, &target_name, entry)?,
-        }
-        if same {
-            return Ok(());
-        }
-        // Clearing the place may take the target's directory with it; then the link fails, named.
-        self.clear(dir, name)?;
-        linkat(&target_dir.fd, target_name.as_slice(), &dir.fd, name, AtFlags::empty())
-            .at("cannot make hard link", &self.place(dir, name))
-    }
-
-    /// Copies a file of a lower layer into this one, so that it can be linked to.
-    fn copy_up(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
-        let names: Vec<Name> = dir.names.iter().cloned().chain([name.to_vec()]).collect();
-        let found = self.lowers.find(&names).at("cannot read the layers below", self.path)?;
-        let Some(Found::Other { dir: lower_dir, name: lower_name, stat }) = found else {
-            let why = format!("it is a hard link to {}, which is no file in this image", shown(&entry.link));
-            return Err(self.bad(&entry.path, why));
-        };
-        if file_type(&stat) != SFlag::S_IFREG {
-            return Err(self.bad(&entry.path, "it is a hard link to a device of a lower layer"));
-        }
-        let place = self.place(dir, name);
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut source = File::from(openat(&lower_dir, lower_name.as_slice(), flags, Mode::empty()).at("cannot open", &place)?);
-        let mut file = self.create_file(dir, name, &place)?;
-        let mut copy = || -> io::Result<u64> {
-            let bytes = io::copy(&mut source, &mut file)?;
-            copy_metadata(&source, &stat, &file)?;
-            let time = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
-            futimens(&file, &time, &time)?;
-            Ok(bytes)
-        };
-        self.done.bytes += copy().at("cannot copy", &place)?;
-        self.sync_file(&file, &place)
-    }
-
     /// Sets the times of directories and makes everything durable.
     fn finish(self) -> Result<Unpacked> {
-        let singly = self.files <= MAX_FILES_SYNCED_SINGLY && self.dir_times.len() as u64 <= MAX_FILES_SYNCED_SINGLY;
+        let singly = self.files <= MAX_FILES_SYNCED_SINGLY
+            && self.dir_times.len() as u64 <= MAX_FILES_SYNCED_SINGLY;
         // A directory may have been listed more than once: the last time counts, as in order.
         for (names, time) in &self.dir_times {
             let dir = match self.reopen(names) {
                 Ok(dir) => dir,
                 // Replaced by a later entry that is no directory.
                 Err(ImageError::Io { source, .. })
-                    if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) =>
+                    if matches!(
+                        source.raw_os_error(),
+                        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+                    ) =>
                 {
                     continue;
                 }
@@ -529,8 +452,16 @@ pub(crate) fn copy_dir_metadata(from: &OwnedFd, to: &OwnedFd) -> io::Result<File
     Ok(stat)
 }
 
-fn copy_metadata(from: &impl std::os::fd::AsFd, stat: &FileStat, to: &impl std::os::fd::AsFd) -> io::Result<()> {
-    fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+fn copy_metadata(
+    from: &impl std::os::fd::AsFd,
+    stat: &FileStat,
+    to: &impl std::os::fd::AsFd,
+) -> io::Result<()> {
+    fchown(
+        to,
+        Some(Uid::from_raw(stat.st_uid)),
+        Some(Gid::from_raw(stat.st_gid)),
+    )?;
     fchmod(to, Mode::from_bits_truncate(stat.st_mode & 0o7777))?;
     for key in xattr::list_fd(from)? {
         if let (true, Some(value)) = (xattr::is_allowed(&key), xattr::get_fd(from, &key)?) {

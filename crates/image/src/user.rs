@@ -50,34 +50,65 @@ pub fn resolve_user(rootfs: &Path, user: &str) -> Result<ResolvedUser> {
     };
     let user_part = if user_part.is_empty() { "0" } else { user_part };
     let passwd = parse_passwd(&read_user_file(rootfs, PASSWD)?);
-    let unknown = |part: &str, file| ImageError::UnknownUser { user: user.to_owned(), part: part.to_owned(), file };
+    let unknown = |part: &str, file| ImageError::UnknownUser {
+        user: user.to_owned(),
+        part: part.to_owned(),
+        file,
+    };
     let number = user_part.parse::<u32>().ok();
     // A name of digits is a number first, as for chown.
     let entry = match number {
         Some(uid) => passwd.iter().find(|e| e.uid == uid),
-        None => Some(passwd.iter().find(|e| e.name == user_part).ok_or_else(|| unknown(user_part, PASSWD))?),
+        None => Some(
+            passwd
+                .iter()
+                .find(|e| e.name == user_part)
+                .ok_or_else(|| unknown(user_part, PASSWD))?,
+        ),
     };
     let uid = entry.map_or(number.unwrap_or(0), |e| e.uid);
-    let home = entry.map(|e| e.home.clone()).filter(|h| !h.is_empty()).unwrap_or_else(|| "/".to_owned());
+    let home = entry
+        .map(|e| e.home.clone())
+        .filter(|h| !h.is_empty())
+        .unwrap_or_else(|| "/".to_owned());
     if let Some(group) = group_part {
         let gid = match group.parse::<u32>() {
             Ok(gid) => gid,
             Err(_) => {
                 let groups = parse_group(&read_user_file(rootfs, GROUP)?);
-                groups.iter().find(|g| g.name == group).ok_or_else(|| unknown(group, GROUP))?.gid
+                groups
+                    .iter()
+                    .find(|g| g.name == group)
+                    .ok_or_else(|| unknown(group, GROUP))?
+                    .gid
             }
         };
-        return Ok(ResolvedUser { uid, gid, groups: Vec::new(), home });
+        return Ok(ResolvedUser {
+            uid,
+            gid,
+            groups: Vec::new(),
+            home,
+        });
     }
     let gid = entry.map_or(0, |e| e.gid);
     let mut groups = Vec::new();
     if let Some(entry) = entry {
         let all = parse_group(&read_user_file(rootfs, GROUP)?);
-        groups = all.into_iter().filter(|g| g.members.contains(&entry.name)).map(|g| g.gid).filter(|g| *g != gid).collect();
+        groups = all
+            .into_iter()
+            .filter(|g| g.members.contains(&entry.name))
+            .map(|g| g.gid)
+            .filter(|g| *g != gid)
+            .collect();
         groups.sort_unstable();
         groups.dedup();
     }
-    Ok(ResolvedUser { uid, gid, groups, home })
+    Ok(ResolvedUser {
+        uid,
+        gid,
+        groups,
+        home,
+    })
 }
 
 /// Content of a file in the root file system; empty if there is none, as in images from scratch.
@@ -87,15 +118,24 @@ fn read_user_file(rootfs: &Path, name: &'static str) -> Result<String> {
         return Ok(String::new());
     };
     let mut bytes = Vec::new();
-    file.take(MAX_USER_FILE_BYTES + 1).read_to_end(&mut bytes).at("cannot read", &place)?;
+    file.take(MAX_USER_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .at("cannot read", &place)?;
     if bytes.len() as u64 > MAX_USER_FILE_BYTES {
-        return Err(ImageError::TooLarge { what: format!("{name} of the image"), limit: MAX_USER_FILE_BYTES, unit: "bytes" });
+        return Err(ImageError::TooLarge {
+            what: format!("{name} of the image"),
+            limit: MAX_USER_FILE_BYTES,
+            unit: "bytes",
+        });
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
-    text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(|l| l.split(':').collect())
+    text.lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+        .map(|l| l.split(':').collect())
 }
 
 fn parse_passwd(text: &str) -> Vec<PasswdEntry> {
@@ -115,7 +155,10 @@ fn parse_group(text: &str) -> Vec<GroupEntry> {
         Some(GroupEntry {
             name: (*fields.first()?).to_owned(),
             gid: fields.get(2)?.parse().ok()?,
-            members: fields.get(3).map(|m| m.split(',').map(|n| n.trim().to_owned()).collect()).unwrap_or_default(),
+            members: fields
+                .get(3)
+                .map(|m| m.split(',').map(|n| n.trim().to_owned()).collect())
+                .unwrap_or_default(),
         })
     };
     lines(text).filter_map(entry).collect()
@@ -140,7 +183,12 @@ mod tests {
             "# comment\nroot:x:0:0:root:/root:/bin/sh\nredis:x:999:998::/data:/bin/false\nbroken line\n",
             "root:x:0:\nredis:x:998:\nextra:x:50:redis,root\nmore:x:40:redis\n",
         );
-        let user = |uid, gid, groups: &[u32], home: &str| ResolvedUser { uid, gid, groups: groups.to_vec(), home: home.to_owned() };
+        let user = |uid, gid, groups: &[u32], home: &str| ResolvedUser {
+            uid,
+            gid,
+            groups: groups.to_vec(),
+            home: home.to_owned(),
+        };
         for (text, wanted) in [
             ("", user(0, 0, &[50], "/root")),
             ("0", user(0, 0, &[50], "/root")),
@@ -156,7 +204,10 @@ mod tests {
         }
         for text in ["nobody", "redis:nogroup", "-1", "4294967296"] {
             let error = resolve_user(dir.path(), text).unwrap_err();
-            assert!(matches!(error, ImageError::UnknownUser { .. }), "{text}: {error}");
+            assert!(
+                matches!(error, ImageError::UnknownUser { .. }),
+                "{text}: {error}"
+            );
         }
     }
 

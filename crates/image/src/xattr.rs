@@ -1,6 +1,9 @@
 //! Extended attributes of open files and of names below an open directory.
 
-#![allow(unsafe_code, reason = "the standard library and nix have no calls for extended attributes")]
+#![allow(
+    unsafe_code,
+    reason = "the standard library and nix have no calls for extended attributes"
+)]
 
 use std::ffi::CString;
 use std::io;
@@ -26,7 +29,15 @@ fn check(result: libc::ssize_t) -> io::Result<usize> {
 pub(crate) fn set_fd(fd: &impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()> {
     let key = CString::new(key)?;
     // SAFETY: the descriptor is open, the key ends in NUL, pointer and length describe `value`.
-    let result = unsafe { libc::fsetxattr(fd.as_fd().as_raw_fd(), key.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    let result = unsafe {
+        libc::fsetxattr(
+            fd.as_fd().as_raw_fd(),
+            key.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
     check(result as libc::ssize_t).map(drop)
 }
 
@@ -34,7 +45,15 @@ pub(crate) fn set_fd(fd: &impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()>
 pub(crate) fn set_at(dir: &impl AsFd, name: &[u8], key: &[u8], value: &[u8]) -> io::Result<()> {
     let (path, key) = (proc_path(dir, name)?, CString::new(key)?);
     // SAFETY: both strings end in NUL, pointer and length describe `value`.
-    let result = unsafe { libc::lsetxattr(path.as_ptr(), key.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    let result = unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            key.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
     check(result as libc::ssize_t).map(drop)
 }
 
@@ -52,20 +71,30 @@ pub(crate) fn get_fd(fd: &impl AsFd, key: &[u8]) -> io::Result<Option<Vec<u8>>> 
 pub(crate) fn list_fd(fd: &impl AsFd) -> io::Result<Vec<Vec<u8>>> {
     let raw = fd.as_fd().as_raw_fd();
     // SAFETY: the descriptor is open, pointer and length describe `buffer`.
-    read_sized(|buffer| unsafe { libc::flistxattr(raw, buffer.as_mut_ptr().cast(), buffer.len()) }).map(split_names)
+    read_sized(|buffer| unsafe { libc::flistxattr(raw, buffer.as_mut_ptr().cast(), buffer.len()) })
+        .map(split_names)
 }
 
 /// Names and values of all attributes of a path, without following a symbolic link, sorted by name.
 pub(crate) fn all_of_path(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: the path ends in NUL, pointer and length describe `buffer`.
-    let names = read_sized(|buffer| unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) });
+    let names = read_sized(|buffer| unsafe {
+        libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    });
     let mut out = Vec::new();
     for name in split_names(names?) {
         let key = CString::new(name.as_slice())?;
         let value = read_sized(|buffer| {
             // SAFETY: both strings end in NUL, pointer and length describe `buffer`.
-            unsafe { libc::lgetxattr(path.as_ptr(), key.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
+            unsafe {
+                libc::lgetxattr(
+                    path.as_ptr(),
+                    key.as_ptr(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                )
+            }
         })?;
         out.extend(value.map(|value| (name, value)));
     }
@@ -74,7 +103,11 @@ pub(crate) fn all_of_path(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
 
 fn split_names(names: Option<Vec<u8>>) -> Vec<Vec<u8>> {
     let names = names.unwrap_or_default();
-    let mut out: Vec<Vec<u8>> = names.split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect();
+    let mut out: Vec<Vec<u8>> = names
+        .split(|b| *b == 0)
+        .filter(|n| !n.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect();
     out.sort();
     out
 }
@@ -106,7 +139,9 @@ fn read_sized(mut call: impl FnMut(&mut [u8]) -> libc::ssize_t) -> io::Result<Op
 /// the host's policy, not to the image.
 pub(crate) fn is_allowed(key: &[u8]) -> bool {
     let user = key.starts_with(b"user.") && !key.starts_with(b"user.overlay.");
-    user || key == b"security.capability" || key == b"system.posix_acl_access" || key == b"system.posix_acl_default"
+    user || key == b"security.capability"
+        || key == b"system.posix_acl_access"
+        || key == b"system.posix_acl_default"
 }
 
 #[cfg(test)]
@@ -115,7 +150,13 @@ mod tests {
 
     #[test]
     fn overlay_attributes_are_not_allowed() {
-        for key in ["trusted.overlay.redirect", "trusted.overlay.opaque", "user.overlay.opaque", "trusted.x", "security.selinux"] {
+        for key in [
+            "trusted.overlay.redirect",
+            "trusted.overlay.opaque",
+            "user.overlay.opaque",
+            "trusted.x",
+            "security.selinux",
+        ] {
             assert!(!is_allowed(key.as_bytes()), "{key}");
         }
         for key in ["user.mime", "security.capability"] {

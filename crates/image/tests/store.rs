@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{TestStore, Trickle, container, docker_archive, name, options, raw, raw_tar, root, set_xattr, tree};
+use common::{
+    TestStore, Trickle, container, docker_archive, name, options, raw, raw_tar, root, set_xattr,
+    tree,
+};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +13,9 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::sync::Arc;
-use warren_image::{Compression, Digest, ImageBuilder, ImageError, ImageStore, Platform, RootfsMode};
+use warren_image::{
+    Compression, Digest, ImageBuilder, ImageError, ImageStore, Platform, RootfsMode,
+};
 
 fn small() -> ImageBuilder {
     let mut image = ImageBuilder::new();
@@ -30,7 +35,10 @@ fn small() -> ImageBuilder {
 
 /// Only the layer directory of an image with one layer.
 fn only_layer(store: &TestStore) -> std::path::PathBuf {
-    let mut dirs: Vec<_> = fs::read_dir(store.path("layers")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut dirs: Vec<_> = fs::read_dir(store.path("layers"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     assert_eq!(dirs.len(), 1);
     dirs.remove(0).join("fs")
 }
@@ -54,11 +62,19 @@ fn every_packing_imports_and_looks_the_same() {
         for plain in [oci, docker] {
             let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             gz.write_all(&plain).unwrap();
-            for bytes in [plain.clone(), gz.finish().unwrap(), zstd::encode_all(plain.as_slice(), 1).unwrap()] {
+            for bytes in [
+                plain.clone(),
+                gz.finish().unwrap(),
+                zstd::encode_all(plain.as_slice(), 1).unwrap(),
+            ] {
                 let store = TestStore::new();
                 let done = store.import(Trickle(&bytes), &options()).unwrap();
                 assert_eq!(done.len(), 1);
-                assert_eq!(done[0].digest, image.digest().unwrap(), "the same manifest whatever the packing");
+                assert_eq!(
+                    done[0].digest,
+                    image.digest().unwrap(),
+                    "the same manifest whatever the packing"
+                );
                 let mut references = done[0].references.clone();
                 references.sort();
                 let mut wanted = names.to_vec();
@@ -73,7 +89,10 @@ fn every_packing_imports_and_looks_the_same() {
                 assert_eq!(info.config.stop_signal.as_deref(), Some("SIGQUIT"));
                 assert_eq!(info.config.exposed_ports, ["80/tcp"]);
                 assert_eq!(info.summary.platform, Platform::host());
-                assert_eq!(fs::read(only_layer(&store).join("bin/hello")).unwrap(), b"#!/bin/sh\necho hello\n");
+                assert_eq!(
+                    fs::read(only_layer(&store).join("bin/hello")).unwrap(),
+                    b"#!/bin/sh\necho hello\n"
+                );
                 assert!(store.verify().unwrap().is_empty());
                 assert!(store.import(bytes.as_slice(), &options()).unwrap()[0].already_present);
                 assert_eq!(count(&store, "tmp"), 0);
@@ -97,7 +116,14 @@ fn what_was_acknowledged_is_there_after_reopening_and_rubbish_is_not() {
     fs::write(store.path("layers/readme"), "x").unwrap();
     store.reopen();
     assert_eq!(store.resolve("hello").unwrap().digest, done.digest);
-    assert_eq!((count(&store, "tmp"), count(&store, "blobs/sha256"), count(&store, "layers")), (0, 3, 1));
+    assert_eq!(
+        (
+            count(&store, "tmp"),
+            count(&store, "blobs/sha256"),
+            count(&store, "layers")
+        ),
+        (0, 3, 1)
+    );
     assert!(store.verify().unwrap().is_empty());
 }
 
@@ -113,8 +139,14 @@ fn missing_image_names_the_remedy() {
     let store = TestStore::new();
     let error = store.resolve("nginx").unwrap_err();
     assert!(matches!(error, ImageError::NotFound { .. }));
-    assert!(error.to_string().contains("warren image import FILE"), "{error}");
-    assert!(matches!(store.resolve("not ok"), Err(ImageError::InvalidReference { .. })));
+    assert!(
+        error.to_string().contains("warren image import FILE"),
+        "{error}"
+    );
+    assert!(matches!(
+        store.resolve("not ok"),
+        Err(ImageError::InvalidReference { .. })
+    ));
 }
 
 #[test]
@@ -123,12 +155,24 @@ fn removal_respects_use_and_collects_what_is_left() {
         return;
     }
     let store = TestStore::new();
-    let digest = small().build_into(&store, &[name("hello"), name("other:2")]).unwrap().digest;
+    let digest = small()
+        .build_into(&store, &[name("hello"), name("other:2")])
+        .unwrap()
+        .digest;
     let in_use = BTreeSet::from([digest]);
     let untagged = store.remove("other:2", &in_use).unwrap();
-    assert_eq!((untagged.deleted, untagged.untagged), (None, vec![name("other:2")]));
-    assert!(matches!(store.remove("hello", &in_use), Err(ImageError::InUse { .. })));
-    assert!(matches!(store.remove(&digest.to_string(), &in_use), Err(ImageError::InUse { .. })));
+    assert_eq!(
+        (untagged.deleted, untagged.untagged),
+        (None, vec![name("other:2")])
+    );
+    assert!(matches!(
+        store.remove("hello", &in_use),
+        Err(ImageError::InUse { .. })
+    ));
+    assert!(matches!(
+        store.remove(&digest.to_string(), &in_use),
+        Err(ImageError::InUse { .. })
+    ));
     let id = container();
     store.prepare(id, &digest, RootfsMode::Writable).unwrap();
     let error = store.remove("hello", &BTreeSet::new()).unwrap_err();
@@ -137,9 +181,19 @@ fn removal_respects_use_and_collects_what_is_left() {
     let removed = store.remove("hello", &BTreeSet::new()).unwrap();
     assert_eq!(removed.deleted, Some(digest));
     assert!(removed.freed.0 > 20);
-    assert_eq!((count(&store, "blobs/sha256"), count(&store, "layers"), count(&store, "tmp")), (0, 0, 0));
+    assert_eq!(
+        (
+            count(&store, "blobs/sha256"),
+            count(&store, "layers"),
+            count(&store, "tmp")
+        ),
+        (0, 0, 0)
+    );
     assert!(store.list().is_empty());
-    assert!(matches!(store.remove("hello", &in_use), Err(ImageError::NotFound { .. })));
+    assert!(matches!(
+        store.remove("hello", &in_use),
+        Err(ImageError::NotFound { .. })
+    ));
 }
 
 #[test]
@@ -168,12 +222,19 @@ fn a_name_moves_and_the_old_image_stays_without_one() {
     }
     let store = TestStore::new();
     let old = small().build_into(&store, &[name("hello")]).unwrap().digest;
-    let new = small().env("NEW", "1").build_into(&store, &[name("hello")]).unwrap().digest;
+    let new = small()
+        .env("NEW", "1")
+        .build_into(&store, &[name("hello")])
+        .unwrap()
+        .digest;
     assert_ne!(old, new);
     assert_eq!(store.resolve("hello").unwrap().digest, new);
     assert!(store.resolve(&old.to_string()).is_ok());
     let list = store.list();
-    assert_eq!((list.len(), list[1].references.len(), list[1].digest), (2, 0, old));
+    assert_eq!(
+        (list.len(), list[1].references.len(), list[1].digest),
+        (2, 0, old)
+    );
 }
 
 #[test]
@@ -182,20 +243,51 @@ fn building_again_writes_nothing_and_is_quick() {
         return;
     }
     let mut store = TestStore::new();
-    let big: Vec<u8> = (0..25_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let big: Vec<u8> = (0..25_000_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let mut image = ImageBuilder::new();
-    image.add_file("/warren", big, 0o755).entrypoint(["/warren"]);
+    image
+        .add_file("/warren", big, 0o755)
+        .entrypoint(["/warren"]);
     let start = std::time::Instant::now();
-    assert!(!image.build_into(&store, &[name("hello")]).unwrap().already_present);
+    assert!(
+        !image
+            .build_into(&store, &[name("hello")])
+            .unwrap()
+            .already_present
+    );
     let first = start.elapsed();
-    let index = fs::metadata(store.path("index.json")).unwrap().modified().unwrap();
+    let index = fs::metadata(store.path("index.json"))
+        .unwrap()
+        .modified()
+        .unwrap();
     let start = std::time::Instant::now();
-    assert!(image.build_into(&store, &[name("hello")]).unwrap().already_present);
+    assert!(
+        image
+            .build_into(&store, &[name("hello")])
+            .unwrap()
+            .already_present
+    );
     // Figures for people; a test must not depend on how busy the machine is.
-    eprintln!("25 MB image: built in {first:?}, recognised in {:?}", start.elapsed());
-    assert_eq!(fs::metadata(store.path("index.json")).unwrap().modified().unwrap(), index);
+    eprintln!(
+        "25 MB image: built in {first:?}, recognised in {:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        fs::metadata(store.path("index.json"))
+            .unwrap()
+            .modified()
+            .unwrap(),
+        index
+    );
     store.reopen();
-    assert!(image.build_into(&store, &[name("hello")]).unwrap().already_present);
+    assert!(
+        image
+            .build_into(&store, &[name("hello")])
+            .unwrap()
+            .already_present
+    );
 }
 
 #[test]
@@ -203,7 +295,11 @@ fn platform_is_chosen_from_an_index() {
     if !root() {
         return;
     }
-    let platform = |architecture: &str| Platform { os: "linux".into(), architecture: architecture.into(), variant: None };
+    let platform = |architecture: &str| Platform {
+        os: "linux".into(),
+        architecture: architecture.into(),
+        variant: None,
+    };
     let dir = tempfile::tempdir().unwrap();
     let blobs = dir.path().join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
@@ -219,7 +315,9 @@ fn platform_is_chosen_from_an_index() {
         image.platform(platform(arch));
         let mut bytes = Vec::new();
         image.write_oci_archive(&mut bytes, &[]).unwrap();
-        tar::Archive::new(bytes.as_slice()).unpack(dir.path()).unwrap();
+        tar::Archive::new(bytes.as_slice())
+            .unpack(dir.path())
+            .unwrap();
         let digest = image.digest().unwrap();
         let size = fs::metadata(blobs.join(digest.hex())).unwrap().len();
         entries.push(format!(
@@ -231,7 +329,10 @@ fn platform_is_chosen_from_an_index() {
     let (stray, size) = put(b"{}");
     entries.push(format!(r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{stray}","size":{size},"platform":{{"os":"unknown","architecture":"unknown"}}}}"#));
     entries.push(format!(r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{}","size":9,"platform":{{"os":"linux","architecture":"s390x"}}}}"#, Digest::of(b"absent")));
-    let nested = format!(r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{}]}}"#, entries.join(","));
+    let nested = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{}]}}"#,
+        entries.join(",")
+    );
     let (nested, size) = put(nested.as_bytes());
     let index = format!(
         r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{nested}","size":{size},"annotations":{{"org.opencontainers.image.ref.name":"example.com/app:1"}}}}]}}"#
@@ -243,7 +344,14 @@ fn platform_is_chosen_from_an_index() {
         wanted.platform = platform(arch);
         let done = store.import_path(dir.path(), &wanted).unwrap();
         assert_eq!((done.len(), done[0].digest), (1, digest));
-        assert_eq!(store.resolve("example.com/app:1").unwrap().platform.architecture, arch);
+        assert_eq!(
+            store
+                .resolve("example.com/app:1")
+                .unwrap()
+                .platform
+                .architecture,
+            arch
+        );
     }
     let store = TestStore::new();
     let mut wanted = options();
@@ -253,9 +361,15 @@ fn platform_is_chosen_from_an_index() {
     assert!(error.to_string().contains("linux/amd64"), "{error}");
     // Single-platform archives too.
     let mut arm = Vec::new();
-    small().platform(platform("arm64")).write_docker_archive(&mut arm, &[]).unwrap();
+    small()
+        .platform(platform("arm64"))
+        .write_docker_archive(&mut arm, &[])
+        .unwrap();
     wanted.platform = platform("amd64");
-    assert!(matches!(store.import(arm.as_slice(), &wanted), Err(ImageError::NoPlatform { .. })));
+    assert!(matches!(
+        store.import(arm.as_slice(), &wanted),
+        Err(ImageError::NoPlatform { .. })
+    ));
     assert!(store.list().is_empty());
 }
 
@@ -266,10 +380,15 @@ fn a_given_name_replaces_those_of_the_archive() {
     }
     let store = TestStore::new();
     let mut bytes = Vec::new();
-    small().write_docker_archive(&mut bytes, &[name("hello")]).unwrap();
+    small()
+        .write_docker_archive(&mut bytes, &[name("hello")])
+        .unwrap();
     let mut renamed = options();
     renamed.name = Some(name("mine:7"));
-    assert_eq!(store.import(bytes.as_slice(), &renamed).unwrap()[0].references, [name("mine:7")]);
+    assert_eq!(
+        store.import(bytes.as_slice(), &renamed).unwrap()[0].references,
+        [name("mine:7")]
+    );
     assert!(store.resolve("hello").is_err());
     let unnamed = docker_archive(&[raw_tar(&[raw("a", b'0', "", b"x")])], "Not A Name");
     let done = store.import(unnamed.as_slice(), &options()).unwrap();
@@ -289,7 +408,8 @@ fn links_between_layers_of_an_archive_are_followed() {
         r#"{{"architecture":"{}","os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff}","{diff}"]}}}}"#,
         Platform::host().architecture
     );
-    let manifest = br#"[{"Config":"c.json","RepoTags":null,"Layers":["one/layer.tar","two/layer.tar"]}]"#;
+    let manifest =
+        br#"[{"Config":"c.json","RepoTags":null,"Layers":["one/layer.tar","two/layer.tar"]}]"#;
     let archive = |target: &str| {
         raw_tar(&[
             raw("one/", b'5', "", b""),
@@ -300,13 +420,26 @@ fn links_between_layers_of_an_archive_are_followed() {
         ])
     };
     let store = TestStore::new();
-    let done = store.import(archive("../one/layer.tar").as_slice(), &options()).unwrap();
-    assert_eq!(store.inspect(&done[0].digest.to_string()).unwrap().layers.len(), 2);
+    let done = store
+        .import(archive("../one/layer.tar").as_slice(), &options())
+        .unwrap();
+    assert_eq!(
+        store
+            .inspect(&done[0].digest.to_string())
+            .unwrap()
+            .layers
+            .len(),
+        2
+    );
     for target in ["../../etc/passwd", "/etc/passwd"] {
-        let error = store.import(archive(target).as_slice(), &options()).unwrap_err();
+        let error = store
+            .import(archive(target).as_slice(), &options())
+            .unwrap_err();
         assert!(matches!(error, ImageError::UnsafePath { .. }), "{error}");
     }
-    let error = store.import(archive("../three/layer.tar").as_slice(), &options()).unwrap_err();
+    let error = store
+        .import(archive("../three/layer.tar").as_slice(), &options())
+        .unwrap_err();
     assert!(matches!(error, ImageError::MissingEntry { .. }), "{error}");
 }
 
@@ -319,9 +452,14 @@ fn concurrent_imports_and_removals_leave_a_whole_store() {
     let mut archives = Vec::new();
     for n in 0..4 {
         let mut image = small();
-        image.new_layer().add_file("/n", format!("{}", n / 2).as_str(), 0o644).env("N", &n.to_string());
+        image
+            .new_layer()
+            .add_file("/n", format!("{}", n / 2).as_str(), 0o644)
+            .env("N", &n.to_string());
         let mut bytes = Vec::new();
-        image.write_oci_archive(&mut bytes, &[name(&format!("i{n}"))]).unwrap();
+        image
+            .write_oci_archive(&mut bytes, &[name(&format!("i{n}"))])
+            .unwrap();
         archives.push(bytes);
     }
     let archives = Arc::new(archives);
@@ -332,7 +470,10 @@ fn concurrent_imports_and_removals_leave_a_whole_store() {
             scope.spawn(move || {
                 for _ in 0..10 {
                     let done = store.import(archives[n].as_slice(), &options()).unwrap();
-                    assert_eq!(store.resolve(&format!("i{n}")).unwrap().digest, done[0].digest);
+                    assert_eq!(
+                        store.resolve(&format!("i{n}")).unwrap().digest,
+                        done[0].digest
+                    );
                     store.remove(&format!("i{n}"), &BTreeSet::new()).unwrap();
                 }
                 store.import(archives[n].as_slice(), &options()).unwrap();
@@ -362,11 +503,16 @@ fn damage_is_found_and_lost_layers_come_back() {
     let mut bytes = fs::read(&config).unwrap();
     bytes[10] ^= 1;
     fs::write(&config, bytes).unwrap();
-    assert!(matches!(store.resolve("hello"), Err(ImageError::Damaged { .. })));
+    assert!(matches!(
+        store.resolve("hello"),
+        Err(ImageError::Damaged { .. })
+    ));
     assert_eq!(store.verify().unwrap().len(), 1);
     // Importing it again is the remedy the error names.
     let mut archive = Vec::new();
-    small().write_oci_archive(&mut archive, &[name("hello")]).unwrap();
+    small()
+        .write_oci_archive(&mut archive, &[name("hello")])
+        .unwrap();
     store.import(archive.as_slice(), &options()).unwrap();
     assert!(store.resolve("hello").is_ok());
 }
@@ -382,8 +528,16 @@ enum Item {
     Device(u8, u8),
 }
 
-fn items() -> impl Strategy<Value = Vec<(Vec<u8>, Item, (u16, u16), i32, Option<Vec<u8>>)>> {
-    let name = prop_oneof!["[a-e]{1,2}(/[a-e]{1,2}){0,3}", "[a-e]/x[^/\0]{1,120}", "d{90}/e{90}(/f{90})?"].prop_map(String::into_bytes);
+/// Path, kind, owner, time, attribute.
+type Thing = (Vec<u8>, Item, (u16, u16), i32, Option<Vec<u8>>);
+
+fn items() -> impl Strategy<Value = Vec<Thing>> {
+    let name = prop_oneof![
+        "[a-e]{1,2}(/[a-e]{1,2}){0,3}",
+        "[a-e]/x[^/\0]{1,120}",
+        "d{90}/e{90}(/f{90})?"
+    ]
+    .prop_map(String::into_bytes);
     let item = prop_oneof![
         3 => (0_u32..0o7777).prop_map(Item::Dir),
         5 => (0_u32..0o7777, proptest::collection::vec(any::<u8>(), 0..2000)).prop_map(|(m, d)| Item::File(m, d)),
@@ -393,19 +547,29 @@ fn items() -> impl Strategy<Value = Vec<(Vec<u8>, Item, (u16, u16), i32, Option<
         1 => (1_u8..9, 0_u8..9).prop_map(|(a, b)| Item::Device(a, b)),
     ];
     let xattr = proptest::option::weighted(0.2, proptest::collection::vec(any::<u8>(), 0..300));
-    proptest::collection::vec((name, item, any::<(u16, u16)>(), any::<i32>(), xattr), 0..25)
+    proptest::collection::vec(
+        (name, item, any::<(u16, u16)>(), any::<i32>(), xattr),
+        0..25,
+    )
 }
 
 /// Makes the tree; what does not fit (a file where a directory is needed) is left out.
-fn make(root: &Path, items: &[(Vec<u8>, Item, (u16, u16), i32, Option<Vec<u8>>)]) {
+fn make(root: &Path, items: &[Thing]) {
     use std::os::unix::ffi::OsStrExt;
     let mut made: Vec<std::path::PathBuf> = Vec::new();
     let mut dirs = Vec::new();
     for (name, item, (uid, gid), time, attribute) in items {
         let path = root.join(std::ffi::OsStr::from_bytes(name));
         // A component that is a link would lead the making itself astray.
-        let through_link = path.ancestors().skip(1).take_while(|p| *p != root).any(|p| p.is_symlink());
-        if through_link || path.symlink_metadata().is_ok() || fs::create_dir_all(path.parent().unwrap()).is_err() {
+        let through_link = path
+            .ancestors()
+            .skip(1)
+            .take_while(|p| *p != root)
+            .any(|p| p.is_symlink());
+        if through_link
+            || path.symlink_metadata().is_ok()
+            || fs::create_dir_all(path.parent().unwrap()).is_err()
+        {
             continue;
         }
         let mode = match item {
@@ -417,12 +581,19 @@ fn make(root: &Path, items: &[(Vec<u8>, Item, (u16, u16), i32, Option<Vec<u8>>)]
                 continue;
             }
             Item::HardLink(_) => continue,
-            Item::Fifo => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).map(|()| 0o640).map_err(Into::into),
+            Item::Fifo => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR)
+                .map(|()| 0o640)
+                .map_err(Into::into),
             Item::Device(major, minor) => {
                 let device = nix::sys::stat::makedev(u64::from(*major), u64::from(*minor));
-                nix::sys::stat::mknod(&path, nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::empty(), device)
-                    .map(|()| 0o600)
-                    .map_err(Into::into)
+                nix::sys::stat::mknod(
+                    &path,
+                    nix::sys::stat::SFlag::S_IFCHR,
+                    nix::sys::stat::Mode::empty(),
+                    device,
+                )
+                .map(|()| 0o600)
+                .map_err(Into::into)
             }
         }
         .unwrap();
@@ -443,13 +614,19 @@ fn make(root: &Path, items: &[(Vec<u8>, Item, (u16, u16), i32, Option<Vec<u8>>)]
     dirs.sort_by(|a, b| b.0.cmp(&a.0));
     for (path, time) in dirs {
         let time = nix::sys::time::TimeSpec::new(i64::from(time), 123_456_789);
-        nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, &path, &time, &time, nix::sys::stat::UtimensatFlags::NoFollowSymlink)
-            .unwrap();
+        nix::sys::stat::utimensat(
+            nix::fcntl::AT_FDCWD,
+            &path,
+            &time,
+            &time,
+            nix::sys::stat::UtimensatFlags::NoFollowSymlink,
+        )
+        .unwrap();
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
     /// Pack, import, unpack gives the original tree, byte for byte and bit for bit.
     #[test]

@@ -1,6 +1,9 @@
 //! Shared by the tests of this crate.
 #![allow(dead_code, reason = "each test program uses a part")]
-#![allow(unsafe_code, reason = "the standard library has no calls for extended attributes")]
+#![allow(
+    unsafe_code,
+    reason = "the standard library has no calls for extended attributes"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -33,7 +36,10 @@ pub fn options() -> ImportOptions {
 /// A container id no other test of this process uses.
 pub fn container() -> ContainerId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    ContainerId::from_parts(u64::from(std::process::id()), u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
+    ContainerId::from_parts(
+        u64::from(std::process::id()),
+        u128::from(NEXT.fetch_add(1, Ordering::Relaxed)),
+    )
 }
 
 /// A store in a directory of its own; root file systems still there are released at the end.
@@ -45,7 +51,10 @@ pub struct TestStore {
 impl TestStore {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { store: Some(ImageStore::open(dir.path().join("store")).unwrap()), dir }
+        Self {
+            store: Some(ImageStore::open(dir.path().join("store")).unwrap()),
+            dir,
+        }
     }
 
     pub fn reopen(&mut self) {
@@ -98,16 +107,34 @@ pub fn tree(root: &Path) -> BTreeMap<Vec<u8>, Seen> {
     while let Some(path) = stack.pop() {
         let meta = fs::symlink_metadata(&path).unwrap();
         let kind = meta.file_type();
-        let relative = path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec();
+        let relative = path
+            .strip_prefix(root)
+            .unwrap()
+            .as_os_str()
+            .as_bytes()
+            .to_vec();
         let (label, content) = if kind.is_dir() {
             stack.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
             ("dir".to_owned(), Vec::new())
         } else if kind.is_symlink() {
-            ("link".to_owned(), fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec())
+            (
+                "link".to_owned(),
+                fs::read_link(&path)
+                    .unwrap()
+                    .as_os_str()
+                    .as_bytes()
+                    .to_vec(),
+            )
         } else if kind.is_file() {
             ("file".to_owned(), fs::read(&path).unwrap())
         } else {
-            let letter = if kind.is_fifo() { "fifo" } else if kind.is_char_device() { "char" } else { "block" };
+            let letter = if kind.is_fifo() {
+                "fifo"
+            } else if kind.is_char_device() {
+                "char"
+            } else {
+                "block"
+            };
             (format!("{letter} {}", meta.rdev()), Vec::new())
         };
         if !kind.is_dir() && meta.nlink() > 1 {
@@ -120,7 +147,11 @@ pub fn tree(root: &Path) -> BTreeMap<Vec<u8>, Seen> {
             mtime: (meta.mtime(), meta.mtime_nsec()),
             content,
             same_as: None,
-            xattrs: if kind.is_symlink() { Vec::new() } else { xattrs(&path) },
+            xattrs: if kind.is_symlink() {
+                Vec::new()
+            } else {
+                xattrs(&path)
+            },
         };
         out.insert(relative, seen);
     }
@@ -142,7 +173,10 @@ fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     names.truncate(usize::try_from(n).unwrap());
     let mut out = Vec::new();
     for key in names.split(|b| *b == 0) {
-        if key.starts_with(b"user.") || key.starts_with(b"trusted.") || key == b"security.capability" {
+        if key.starts_with(b"user.")
+            || key.starts_with(b"trusted.")
+            || key == b"security.capability"
+        {
             out.push((key.to_vec(), get_xattr(&path, key).unwrap()));
         }
     }
@@ -154,14 +188,24 @@ fn get_xattr(path: &CString, key: &[u8]) -> Option<Vec<u8>> {
     let key = CString::new(key).unwrap();
     let mut value = vec![0_u8; 65536];
     // SAFETY: both strings end in NUL, pointer and length describe the buffer.
-    let n = unsafe { libc::lgetxattr(path.as_ptr(), key.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let n = unsafe {
+        libc::lgetxattr(
+            path.as_ptr(),
+            key.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
     value.truncate(usize::try_from(n).ok()?);
     Some(value)
 }
 
 /// Value of an attribute.
 pub fn xattr(path: &Path, key: &str) -> Option<Vec<u8>> {
-    get_xattr(&CString::new(path.as_os_str().as_bytes()).unwrap(), key.as_bytes())
+    get_xattr(
+        &CString::new(path.as_os_str().as_bytes()).unwrap(),
+        key.as_bytes(),
+    )
 }
 
 /// Sets an attribute.
@@ -169,7 +213,15 @@ pub fn set_xattr(path: &Path, key: &str, value: &[u8]) {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
     let key = CString::new(key).unwrap();
     // SAFETY: both strings end in NUL, pointer and length describe `value`.
-    let result = unsafe { libc::lsetxattr(path.as_ptr(), key.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    let result = unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            key.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
@@ -183,7 +235,12 @@ pub struct Raw<'a> {
 }
 
 pub fn raw<'a>(name: &'a str, kind: u8, link: &'a str, data: &'a [u8]) -> Raw<'a> {
-    Raw { name, kind, link, data }
+    Raw {
+        name,
+        kind,
+        link,
+        data,
+    }
 }
 
 /// A tar archive written byte by byte, so that it may hold what no honest writer writes.
@@ -213,17 +270,28 @@ pub fn raw_tar(entries: &[Raw<'_>]) -> Vec<u8> {
 
 /// A docker-save archive around layers given as tar bytes.
 pub fn docker_archive(layers: &[Vec<u8>], tag: &str) -> Vec<u8> {
-    let diff_ids: Vec<String> = layers.iter().map(|l| format!("\"{}\"", warren_image::Digest::of(l))).collect();
+    let diff_ids: Vec<String> = layers
+        .iter()
+        .map(|l| format!("\"{}\"", warren_image::Digest::of(l)))
+        .collect();
     let platform = warren_image::Platform::host();
     let config = format!(
         r#"{{"architecture":"{}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
         platform.architecture,
         diff_ids.join(",")
     );
-    let names: Vec<String> = (0..layers.len()).map(|at| format!("{at}/layer.tar")).collect();
+    let names: Vec<String> = (0..layers.len())
+        .map(|at| format!("{at}/layer.tar"))
+        .collect();
     let quoted: Vec<String> = names.iter().map(|n| format!("\"{n}\"")).collect();
-    let manifest = format!(r#"[{{"Config":"config.json","RepoTags":["{tag}"],"Layers":[{}]}}]"#, quoted.join(","));
-    let mut entries = vec![raw("config.json", b'0', "", config.as_bytes()), raw("manifest.json", b'0', "", manifest.as_bytes())];
+    let manifest = format!(
+        r#"[{{"Config":"config.json","RepoTags":["{tag}"],"Layers":[{}]}}]"#,
+        quoted.join(",")
+    );
+    let mut entries = vec![
+        raw("config.json", b'0', "", config.as_bytes()),
+        raw("manifest.json", b'0', "", manifest.as_bytes()),
+    ];
     for (name, layer) in names.iter().zip(layers) {
         entries.push(raw(name, b'0', "", layer));
     }
