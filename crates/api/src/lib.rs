@@ -16,7 +16,11 @@ mod peers;
 pub mod server;
 
 pub use caller::{Caller, Transport};
-pub use control::{ApiResult, ApiStream, ControlPlane};
+pub use control::{
+    ApiResult, ApiStream, CertificateRequest, ChangeOptions, ContainerChange, ContainerFilter,
+    ControlPlane, EventQuery, ExecInput, ExecOutput, IngressChange, IssuedCertificate, IssuedToken,
+    LogQuery, NewCertificate, NewVolume, NodeChange, SecretView, VolumeView,
+};
 pub use error::ApiError;
 pub use server::{ApiConfig, BindError, Limits, ServeError, Server, TlsSettings};
 
