@@ -1,0 +1,306 @@
+//! Messages of the wire as the commands' views.
+
+use crate::api::{
+    ClusterView, ContainerView, EventView, ImageDetails, ImageView, LogLine, MemberView, NodeView,
+    RolloutView, SecretView, ServiceView, StatusView, Time, VolumeView,
+};
+use crate::error::{CliError, Result};
+use warren_client::v1;
+use warren_types::{PortMapping, Protocol, PublishMode, Timestamp};
+
+/// Seconds and nanoseconds since 1970, as the wire has them.
+macro_rules! time {
+    ($at:expr) => {
+        match $at {
+            Some(at) => from_parts(at.seconds, at.nanos),
+            None => Time(None),
+        }
+    };
+}
+
+fn from_parts(seconds: i64, nanos: i32) -> Time {
+    let (Ok(seconds), Ok(nanos)) = (u64::try_from(seconds), u64::try_from(nanos)) else {
+        return Time(None);
+    };
+    Time(Some(Timestamp(
+        seconds
+            .saturating_mul(1000)
+            .saturating_add(nanos / 1_000_000),
+    )))
+}
+
+/// The answer lacks what it must have.
+pub(super) fn missing(what: &str) -> CliError {
+    CliError::general(format!("the manager's answer has no {what}"))
+        .remedy("client and manager may be of different versions; compare `warren version`")
+}
+
+fn platform(os: &str, arch: &str) -> String {
+    if os.is_empty() && arch.is_empty() {
+        String::new()
+    } else {
+        format!("{os}/{arch}")
+    }
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+pub(super) fn node(n: v1::Node) -> NodeView {
+    let resources = n.resources.unwrap_or_default();
+    NodeView {
+        name: if n.name.is_empty() {
+            n.id.clone()
+        } else {
+            n.name
+        },
+        id: n.id,
+        hostname: n.hostname,
+        role: n.role,
+        status: n.status,
+        availability: n.availability,
+        reason: n.reason,
+        address: n.address,
+        cpu_milli: n.cpu_milli,
+        memory_bytes: unsigned(resources.memory_bytes),
+        disk_bytes: unsigned(resources.disk_bytes),
+        reserved_cpu_milli: n.reserved_cpu_milli,
+        reserved_memory_bytes: n.reserved_memory_bytes,
+        containers: n.container_count,
+        subnet: n.subnet,
+        platform: platform(&n.os, &n.arch),
+        program_version: n.program_version,
+        labels: n.labels,
+        created_at: time!(n.created_at),
+        version: n.version,
+    }
+}
+
+pub(super) fn service(s: v1::Service) -> Result<ServiceView> {
+    let spec = s.spec.ok_or_else(|| missing("service specification"))?;
+    let spec = spec
+        .try_into()
+        .map_err(|e| CliError::general(format!("service {}: the manager's answer: {e}", s.name)))?;
+    let rollout = s.rollout.map(|r| RolloutView {
+        from: r.from,
+        to: r.to,
+        state: r
+            .state()
+            .as_str_name()
+            .trim_start_matches("ROLLOUT_STATE_")
+            .to_ascii_lowercase()
+            .replace('_', "-"),
+        message: r.message,
+    });
+    Ok(ServiceView {
+        id: s.id,
+        spec,
+        desired: s.desired_count,
+        running: s.running_count,
+        ready: s.ready_count,
+        reason: s.reason,
+        revision: s.revision,
+        revisions: s.revisions.iter().map(|r| r.number).collect(),
+        rollout,
+        deleting: s.deleting,
+        created_at: time!(s.created_at),
+        updated_at: time!(s.updated_at),
+        version: s.version,
+    })
+}
+
+fn port(p: v1::PortMapping) -> Result<PortMapping> {
+    let number = |n: i32| {
+        u16::try_from(n)
+            .map_err(|_| CliError::general(format!("the manager's answer: {n} is no port")))
+    };
+    Ok(PortMapping {
+        publish_mode: match p.publish_mode() {
+            v1::port_mapping::PublishMode::Host => PublishMode::Host,
+            v1::port_mapping::PublishMode::Ingress => PublishMode::Ingress,
+        },
+        container_port: number(p.container_port)?,
+        host_port: number(p.host_port)?,
+        protocol: if p.protocol == "udp" {
+            Protocol::Udp
+        } else {
+            Protocol::Tcp
+        },
+        name: Some(p.name).filter(|n| !n.is_empty()),
+    })
+}
+
+pub(super) fn container(c: v1::Container) -> Result<ContainerView> {
+    Ok(ContainerView {
+        name: if c.name.is_empty() {
+            c.id.clone()
+        } else {
+            c.name
+        },
+        id: c.id,
+        service_id: c.service_id,
+        service: c.service_name,
+        slot: c.slot,
+        revision: c.service_revision,
+        node_id: c.node_id,
+        node: c.node_name,
+        desired: c.desired_state,
+        state: if c.state.is_empty() {
+            c.actual_state
+        } else {
+            c.state
+        },
+        reason: if c.reason.is_empty() {
+            c.error
+        } else {
+            c.reason
+        },
+        health: c.health,
+        image: c.image,
+        address: c.address,
+        ports: c.ports.into_iter().map(port).collect::<Result<_>>()?,
+        pid: (c.pid != 0).then_some(c.pid),
+        exit: c.exit.map(Into::into),
+        restarts: c.restarts,
+        created_at: time!(c.created_at),
+        updated_at: time!(c.updated_at),
+        started_at: time!(c.started_at),
+        finished_at: time!(c.finished_at),
+    })
+}
+
+pub(super) fn secret(s: v1::Secret) -> SecretView {
+    SecretView {
+        id: s.id,
+        name: s.name,
+        size: s.size,
+        labels: s.labels,
+        used_by: s.used_by,
+        created_at: time!(s.created_at),
+        updated_at: time!(s.updated_at),
+        version: s.version,
+    }
+}
+
+pub(super) fn volume(v: v1::Volume) -> VolumeView {
+    VolumeView {
+        id: v.id,
+        name: v.name,
+        driver: v.driver,
+        driver_opts: v.driver_opts,
+        labels: v.labels,
+        node: if v.node_name.is_empty() {
+            v.node_id
+        } else {
+            v.node_name
+        },
+        mount_path: v.mount_path,
+        used_by: v.used_by,
+        created_at: time!(v.created_at),
+        version: v.version,
+    }
+}
+
+pub(super) fn image(i: v1::Image) -> ImageView {
+    ImageView {
+        references: i.references,
+        digest: i.digest,
+        size_bytes: i.size_bytes,
+        layers: i.layers,
+        platform: platform(&i.os, &i.arch),
+        in_use: i.in_use,
+        node: if i.node_name.is_empty() {
+            i.node_id
+        } else {
+            i.node_name
+        },
+        created_at: time!(i.created_at),
+    }
+}
+
+pub(super) fn image_details(d: v1::ImageDetails) -> ImageDetails {
+    ImageDetails {
+        image: image(d.image.unwrap_or_default()),
+        entrypoint: d.entrypoint,
+        cmd: d.cmd,
+        env: d.env,
+        working_dir: d.working_dir,
+        user: d.user,
+        stop_signal: d.stop_signal,
+        exposed_ports: d.exposed_ports,
+        volumes: d.volumes,
+        labels: d.labels,
+        layer_digests: d.layer_digests,
+    }
+}
+
+pub(super) fn cluster(c: v1::GetClusterInfoResponse) -> ClusterView {
+    ClusterView {
+        id: c.cluster_id,
+        name: c.cluster_name,
+        leader_id: c.leader_id,
+        leader: c.leader_name,
+        leader_address: c.leader_addr,
+        quorum: c.quorum,
+        managers: c.managers,
+        nodes: c.nodes,
+        nodes_ready: c.nodes_ready,
+        services: c.services,
+        containers: c.containers,
+        containers_running: c.containers_running,
+        revision: c.revision,
+        term: c.term,
+        ca_fingerprint: c.ca_fingerprint,
+        members: c
+            .servers
+            .into_iter()
+            .map(|s| MemberView {
+                id: s.id,
+                address: s.address,
+                suffrage: s.suffrage,
+            })
+            .collect(),
+        created_at: time!(c.created_at),
+    }
+}
+
+pub(super) fn status(s: v1::GetStatusResponse) -> StatusView {
+    StatusView {
+        version: s.version,
+        node_id: s.node_id,
+        node: s.node_name,
+        cluster_id: s.cluster_id,
+        role: s.role,
+        ready: s.ready,
+        leader: s.leader,
+        reason: s.reason,
+        revision: s.revision,
+        data_dir: s.data_dir,
+        api_address: s.api_address,
+        pid: s.pid,
+        started_at: time!(s.started_at),
+    }
+}
+
+pub(super) fn event(e: v1::Event) -> EventView {
+    EventView {
+        id: e.id,
+        kind: e.r#type,
+        time: time!(e.timestamp),
+        revision: e.revision,
+        message: e.message,
+        metadata: e.metadata,
+    }
+}
+
+pub(super) fn log_line(l: v1::LogEntry) -> LogLine {
+    LogLine {
+        container_id: l.container_id,
+        container: l.container_name,
+        time: time!(l.time),
+        // Notices of the orchestrator itself are talk too.
+        stderr: l.stream != "stdout",
+        data: l.data,
+    }
+}
