@@ -32,7 +32,7 @@ impl Environment for Fake {
 
 fn behave(spec: &RuntimeSpec) -> FakeBehaviour {
     let number = || spec.args[1].parse::<i32>().unwrap();
-    let usual = FakeBehaviour::default();
+    let usual = FakeBehaviour { output: vec![(LogSource::Stdout, "ready".to_owned())], ..FakeBehaviour::default() };
     match spec.args[0].as_str() {
         "exit" => FakeBehaviour {
             run_for: Some(Duration(1)),
@@ -50,7 +50,7 @@ fn behave(spec: &RuntimeSpec) -> FakeBehaviour {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn fake_driver_conforms() {
     let driver = FakeDriver::new(behave).with_exec(|_, _| FakeExec {
         code: 5,
@@ -61,20 +61,20 @@ async fn fake_driver_conforms() {
     common::conformance(&Fake(driver)).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn script_is_kept_in_paused_time() {
+#[tokio::test]
+async fn script_is_kept() {
     let driver = FakeDriver::new(|_| FakeBehaviour {
-        start_delay: Duration::from_secs(2),
-        run_for: Some(Duration::from_secs(3600)),
+        start_delay: Duration(30),
+        run_for: Some(Duration(50)),
         ..FakeBehaviour::default()
     });
     let id = fresh_id();
     driver.create(RuntimeSpec::new(id, "/nowhere", ["x"])).await.unwrap();
     let begun = tokio::time::Instant::now();
     let started = driver.start(id).await.unwrap().started_at.unwrap();
-    assert_eq!(begun.elapsed(), StdDuration::from_secs(2));
+    assert!(begun.elapsed() >= StdDuration::from_millis(30));
     let exit = driver.wait(id).await.unwrap();
-    assert_eq!(exit.at.since(started), Duration::from_secs(3600));
+    assert!(exit.at.since(started) >= Duration(49), "{exit:?}");
     let other = fresh_id();
     driver.create(RuntimeSpec::new(other, "/nowhere", ["x"])).await.unwrap();
     driver.start(other).await.unwrap();

@@ -1,15 +1,17 @@
 //! The line between the driver and the shims: connections, messages, news.
 
 use super::{Inner, blocking};
+use crate::driver::RuntimeEvent;
 use crate::entry::{Change, Entry};
 use crate::error::RuntimeError;
 use crate::record::{ContainerDir, SOCKET};
 use crate::wire::{self, Reply, Request, ShimState};
 use serde::de::DeserializeOwned;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::broadcast;
 
 /// Connects to the shim in a directory.
 pub(super) fn connect(dir: &ContainerDir) -> io::Result<UnixStream> {
@@ -66,26 +68,32 @@ pub(super) async fn subscribe(dir: &ContainerDir) -> io::Result<(ShimState, Unix
     }
 }
 
-/// Takes the news of one shim until it ends; if it ends without a word, cleans up after it.
-pub(super) async fn follow(inner: Arc<Inner>, entry: Arc<Entry>, mut stream: UnixStream) {
+/// Takes the news of one shim until it ends; if it ends without a word, cleans up after it. Does not keep the
+/// driver alive: when that is dropped, another one may take the container over.
+pub(super) async fn follow(
+    driver: Weak<Inner>,
+    events: broadcast::Sender<RuntimeEvent>,
+    entry: Arc<Entry>,
+    mut stream: UnixStream,
+) {
     let mut frames = Frames::default();
     loop {
         match frames.next(&mut stream).await {
-            Ok(Reply::Started { at }) => entry.advance(Change::Started(at), &inner.events),
-            Ok(Reply::Exited(exit)) => return entry.advance(Change::Exited(exit), &inner.events),
+            Ok(Reply::Started { at }) => entry.advance(Change::Started(at), &events),
+            Ok(Reply::Exited(exit)) => return entry.advance(Change::Exited(exit), &events),
             Ok(_) => {}
             Err(_) => break,
         }
     }
+    let Some(inner) = driver.upgrade() else { return };
     let id = entry.id();
-    let work = inner.clone();
     let swept = blocking(move || {
-        let dir = work.dir(id);
-        work.sweep(&dir, id).map_err(|e| RuntimeError::io("clean up", &dir.0, e))
+        let dir = inner.dir(id);
+        inner.sweep(&dir, id).map_err(|e| RuntimeError::io("clean up", &dir.0, e))
     })
     .await;
     match swept {
-        Ok(exit) => entry.advance(Change::Exited(exit), &inner.events),
+        Ok(exit) => entry.advance(Change::Exited(exit), &events),
         Err(error) => tracing::error!(container = %id, %error, "the shim vanished and its container could not be ended"),
     }
 }

@@ -121,7 +121,7 @@ impl Inner {
     fn insert(self: &Arc<Self>, entry: Arc<Entry>, subscription: Option<tokio::net::UnixStream>) {
         self.entries().insert(entry.id(), entry.clone());
         if let Some(stream) = subscription {
-            tokio::spawn(line::follow(self.clone(), entry, stream));
+            tokio::spawn(line::follow(Arc::downgrade(self), self.events.clone(), entry, stream));
         }
     }
 

@@ -19,9 +19,9 @@ pub const PATIENCE: StdDuration = StdDuration::from_secs(30);
 pub enum Workload {
     /// End at once with a status.
     Exit(i32),
-    /// Run; end with status 0 on the stop signal.
+    /// Write `ready`, run; end with status 0 on the stop signal.
     Polite,
-    /// Run; ignore the stop signal.
+    /// Write `ready`, run; ignore the stop signal.
     Stubborn,
     /// Write `out 1` … `out N` to stdout and `err 1` to stderr, then run, polite.
     Print(u32),
@@ -57,6 +57,9 @@ async fn run(env: &dyn Environment, workload: Workload) -> ContainerId {
     let id = spec.id;
     env.driver().create(spec).await.unwrap();
     env.driver().start(id).await.unwrap();
+    if matches!(workload, Workload::Polite | Workload::Stubborn) {
+        await_lines(env.driver(), id, 1).await;
+    }
     id
 }
 
@@ -98,6 +101,7 @@ async fn life_cycle(env: &dyn Environment) {
     assert!(running.started_at.is_some());
     assert_eq!(driver.inspect(id).await.unwrap(), running);
     assert!(driver.list().await.unwrap().contains(&running));
+    assert_eq!(await_lines(driver, id, 1).await, ["ready"]);
     let exit = soon("the stop", driver.stop(id, Duration::from_secs(20))).await.unwrap();
     assert_eq!(exit.info, ExitInfo { code: 0, signal: None, oom: false });
     assert!(exit.at >= running.started_at.unwrap() && !exit.lost);
@@ -157,9 +161,6 @@ async fn exit_status(env: &dyn Environment) {
 
 async fn stopping(env: &dyn Environment) {
     let id = run(env, Workload::Stubborn).await;
-    if env.driver().name() != "fake" {
-        await_lines(env.driver(), id, 1).await;
-    }
     let begun = tokio::time::Instant::now();
     let exit = soon("the stop", env.driver().stop(id, Duration(300))).await.unwrap();
     assert_eq!(exit.info, ExitInfo { code: 137, signal: Some(9), oom: false });
