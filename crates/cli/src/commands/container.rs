@@ -1,6 +1,6 @@
 //! `warren container …`.
 
-use super::service::{container_reason, container_state, ports_text, sort};
+use super::show::{container_reason, container_state, ports_text, sort};
 use super::{exec, logs};
 use crate::api::{Api, ContainerView};
 use crate::args::{ContainerCommand, ContainerListArgs, OutputArgs};

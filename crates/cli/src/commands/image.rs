@@ -1,13 +1,12 @@
 //! `warren image …`.
 
 use super::{all_failures, pairs};
-use crate::api::{Api, ImageDetails, ImageView};
+use crate::api::{Api, Archive, ImageDetails, ImageView};
 use crate::args::{Format, ImageCommand};
 use crate::error::{CliError, Result};
 use crate::io::Io;
 use crate::output::{self, Table, age, ago, fields};
 use std::path::Path;
-use tokio::io::AsyncRead;
 use warren_types::{Bytes, Timestamp};
 
 /// Characters of a digest in the narrow table, without `sha256:`.
@@ -52,9 +51,9 @@ pub(crate) async fn run(command: ImageCommand, api: &dyn Api, io: &mut Io) -> Re
     }
 }
 
-async fn open(file: &Path) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+async fn open(file: &Path) -> Result<Archive> {
     if file == Path::new("-") {
-        return Ok(Box::new(tokio::io::stdin()));
+        return Ok(Archive::new(tokio::io::stdin()));
     }
     let open = tokio::fs::File::open(file).await.map_err(|e| {
         CliError::usage(format!("cannot open {}: {e}", file.display()))
@@ -69,7 +68,7 @@ async fn open(file: &Path) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
             )),
         );
     }
-    Ok(Box::new(open))
+    Ok(Archive::new(open))
 }
 
 fn show(images: &[ImageView], format: Format, io: &mut Io) -> Result<()> {

@@ -10,6 +10,7 @@ pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod secret;
 pub(crate) mod service;
+pub(crate) mod show;
 pub(crate) mod spec;
 pub mod up;
 pub(crate) mod volume;

@@ -2,7 +2,7 @@
 
 use super::apply::{self, OWN_LABEL_PREFIX, Options};
 use super::service::delete_views;
-use super::{all_failures, service};
+use super::{all_failures, show};
 use crate::api::{Api, ServiceView};
 use crate::args::{DownArgs, UpArgs};
 use crate::error::{CliError, Exit, Result};
@@ -112,7 +112,7 @@ pub async fn up_apply(api: &dyn Api, manifest: Manifest, args: &UpArgs, io: &mut
         if !rest.is_empty() {
             io.print(&format!(
                 "{name} has open {}\n",
-                service::ports_text(&rest, false)
+                show::ports_text(&rest, false)
             ))?;
         }
     }

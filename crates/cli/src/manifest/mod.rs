@@ -1,11 +1,12 @@
 //! Warren YAML: many documents, many files, and errors that name file, line and column.
 
+mod health;
 mod node;
 mod objects;
 mod service;
 mod walk;
 
-pub(crate) use service::{
+pub(crate) use health::{
     HEALTH_INTERVAL_DEFAULT, HEALTH_RETRIES_DEFAULT, HEALTH_TIMEOUT_DEFAULT, both,
 };
 

@@ -3,15 +3,14 @@
 mod views;
 
 use crate::api::{
-    Api, ClusterView, Connector, ContainerView, EventQuery, EventView, ExecInput, ExecOutput,
-    ExecStart, ImageDetails, ImageView, LogLine, LogQuery, NewSecret, NewVolume, NodeChange,
-    NodeView, SecretView, ServiceView, StatusView, Target, VolumeView,
+    Api, Archive, ClusterView, Connector, ContainerView, EventQuery, EventView, ExecInput,
+    ExecOutput, ExecStart, ImageDetails, ImageView, LogLine, LogQuery, NewSecret, NewVolume,
+    NodeChange, NodeView, SecretView, ServiceView, StatusView, Target, VolumeView,
 };
 use crate::error::{CliError, Exit, Result};
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use views::missing;
@@ -268,7 +267,7 @@ impl Api for Remote {
 
     async fn import_image(
         &self,
-        archive: Box<dyn AsyncRead + Send + Unpin>,
+        archive: Archive,
         reference: Option<String>,
         node: Option<String>,
     ) -> Result<Vec<ImageView>> {
