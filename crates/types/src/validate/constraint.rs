@@ -122,9 +122,7 @@ impl Constraint {
             }
             ConstraintSubject::Os => same(&node.platform.os),
             ConstraintSubject::Arch => same(&node.platform.arch),
-            ConstraintSubject::Label(key) => {
-                same(node.labels.get(key).map_or("", String::as_str))
-            }
+            ConstraintSubject::Label(key) => same(node.labels.get(key).map_or("", String::as_str)),
         };
         found == self.equal
     }

@@ -263,7 +263,9 @@ fn ingress_tls(check: &mut Checker, tls: &IngressTls) {
     }
     if tls.auto_tls || !tls.email.is_empty() {
         let good = tls.email.len() <= limits::SHORT_TEXT_BYTES_MAX
-            && !tls.email.contains(|c: char| c.is_whitespace() || c.is_control())
+            && !tls
+                .email
+                .contains(|c: char| c.is_whitespace() || c.is_control())
             && tls
                 .email
                 .split_once('@')
@@ -374,7 +376,12 @@ impl ClusterSettings {
             limits::SPAN_MS_MAX,
         );
         let history = u64::from(limits::HISTORY_PER_SLOT_MAX);
-        check.range("historyPerSlot", u64::from(self.history_per_slot), 0, history);
+        check.range(
+            "historyPerSlot",
+            u64::from(self.history_per_slot),
+            0,
+            history,
+        );
         check.range("snapshotEntries", self.snapshot_entries, 1, u64::MAX);
         let least = SNAPSHOT_BYTES_MIN;
         check.range("snapshotBytes", self.snapshot_bytes, least, u64::MAX);

@@ -91,7 +91,10 @@ fn container(check: &mut Checker, spec: &ContainerSpec) {
             health_check(check, &format!("container.health.{name}"), health);
         }
     }
-    for (field, span) in [("delay", spec.restart.delay), ("window", spec.restart.window)] {
+    for (field, span) in [
+        ("delay", spec.restart.delay),
+        ("window", spec.restart.window),
+    ] {
         if let Some(span) = span {
             check.span(
                 &format!("container.restart.{field}"),
@@ -207,7 +210,12 @@ fn files(check: &mut Checker, spec: &ContainerSpec) {
         for (at, mount) in spec.mounts.iter().enumerate() {
             let field = format!("container.mounts[{at}]");
             one_mount(check, &field, mount);
-            once(check, &mut targets, format!("{field}.target"), mount.target());
+            once(
+                check,
+                &mut targets,
+                format!("{field}.target"),
+                mount.target(),
+            );
         }
     }
     for (kind, name, refs) in [
@@ -244,7 +252,10 @@ fn one_mount(check: &mut Checker, field: &str, mount: &Mount) {
     {
         check.fail(
             target_field,
-            format!("{} lies in /proc, which the container's own kernel view needs", quote(target)),
+            format!(
+                "{} lies in /proc, which the container's own kernel view needs",
+                quote(target)
+            ),
             "choose another target",
         );
     }
@@ -394,7 +405,12 @@ fn health_check(check: &mut Checker, field: &str, health: &HealthCheck) {
     let span = limits::SPAN_MS_MAX;
     check.span(&format!("{field}.interval"), health.interval, 1, span);
     check.span(&format!("{field}.timeout"), health.timeout, 1, span);
-    check.span(&format!("{field}.startPeriod"), health.start_period, 0, span);
+    check.span(
+        &format!("{field}.startPeriod"),
+        health.start_period,
+        0,
+        span,
+    );
     let retries = u64::from(health.retries);
     let most = u64::from(limits::HEALTH_RETRIES_MAX);
     check.range(&format!("{field}.retries"), retries, 1, most);
@@ -538,7 +554,11 @@ fn update(check: &mut Checker, update: &UpdateConfig) {
         return;
     }
     if steps.is_empty() && update.strategy == DeployStrategy::Canary {
-        check.fail(field, "is empty", "write rising percentages, such as 10, 50, 100");
+        check.fail(
+            field,
+            "is empty",
+            "write rising percentages, such as 10, 50, 100",
+        );
     }
     let mut before = 0;
     for (at, step) in steps.iter().enumerate() {
