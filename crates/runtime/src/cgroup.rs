@@ -105,14 +105,22 @@ impl Cgroups {
         }
     }
 
-    /// Moves a process to a group of the hierarchies that no controller of ours uses for accounting
-    /// (named version 1 hierarchies and version 2), so that stopping the daemon's service does not end it.
-    pub fn move_aside(&self, pid: u32, group: &str) -> io::Result<()> {
+    /// Moves this process to a group of the hierarchies by which a service manager tracks processes (named
+    /// version 1 hierarchies, version 2), so that stopping the daemon's service does not end it. Where it is
+    /// in no service's group anyway, nothing happens: a move takes ten milliseconds and more.
+    pub fn move_aside(&self, group: &str) -> io::Result<()> {
+        let own = fs::read_to_string("/proc/self/cgroup")?;
         for hierarchy in &self.hierarchies {
-            if hierarchy.unified || hierarchy.controllers.iter().any(|c| c.starts_with("name=")) {
+            let name = hierarchy.controllers.iter().find(|c| c.starts_with("name="));
+            let present = match (hierarchy.unified, name) {
+                (true, _) => own_group(&own, ""),
+                (false, Some(name)) => own_group(&own, name),
+                (false, None) => None,
+            };
+            if present.is_some_and(|present| present != "/") {
                 let dir = hierarchy.mount.join(group.trim_start_matches('/'));
                 fs::create_dir_all(&dir)?;
-                fs::write(dir.join("cgroup.procs"), pid.to_string())?;
+                fs::write(dir.join("cgroup.procs"), std::process::id().to_string())?;
             }
         }
         Ok(())
@@ -156,6 +164,15 @@ impl Cgroups {
         let dir = self.dir_of(controller, group).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         fs::read_to_string(dir.join(file)).map(|text| text.trim().to_owned())
     }
+}
+
+/// The group of a process in one hierarchy, from the text of its `cgroup` file.
+fn own_group<'a>(text: &'a str, controllers: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (have, group) = rest.split_once(':')?;
+        (have == controllers).then_some(group)
+    })
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -238,6 +255,14 @@ mod tests {
         assert_eq!(groups.hierarchies.len(), 4);
         assert_eq!(groups.dir_of("cpuacct", "/warren/x"), Some(PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/warren/x")));
         assert_eq!(groups.dir_of("pids", "/w"), Some(PathBuf::from("/sys/fs/cgroup/unified/w")));
+    }
+
+    #[test]
+    fn own_groups() {
+        let text = "9:name=systemd:/system.slice/warren.service\n4:memory:/\n0::/a:b\n";
+        assert_eq!(own_group(text, "name=systemd"), Some("/system.slice/warren.service"));
+        assert_eq!(own_group(text, ""), Some("/a:b"));
+        assert_eq!(own_group(text, "pids"), None);
     }
 
     #[test]

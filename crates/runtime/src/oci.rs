@@ -150,7 +150,7 @@ fn mounts(spec: &RuntimeSpec, host_files: &[HostFile]) -> Vec<Value> {
 fn mount(mount: &RuntimeMount) -> Value {
     match mount {
         RuntimeMount::Bind { source, target, read_only } => {
-            let options: &[&str] = if *read_only { &["rbind", "ro", "rro"] } else { &["rbind", "rw"] };
+            let options: &[&str] = if *read_only { &["rbind", "nodev", "ro", "rro"] } else { &["rbind", "nodev", "rw"] };
             json!({"destination": target, "type": "bind", "source": source, "options": options})
         }
         RuntimeMount::Tmpfs { target, size, mode } => {

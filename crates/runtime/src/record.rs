@@ -53,7 +53,7 @@ impl ContainerDir {
 
     /// Writes `meta.json`.
     pub fn set_meta(&self, meta: &Meta) -> io::Result<()> {
-        write_json(&self.0, "meta.json", meta)
+        write_json(&self.0, "meta.json", meta, false)
     }
 
     /// `shim.json`.
@@ -63,7 +63,7 @@ impl ContainerDir {
 
     /// Writes `shim.json`.
     pub fn set_shim(&self, shim: ShimRecord) -> io::Result<()> {
-        write_json(&self.0, "shim.json", &shim)
+        write_json(&self.0, "shim.json", &shim, false)
     }
 
     /// `exit.json`.
@@ -73,7 +73,7 @@ impl ContainerDir {
 
     /// Writes `exit.json` durably.
     pub fn set_exit(&self, exit: &ExitRecord) -> io::Result<()> {
-        write_json(&self.0, "exit.json", exit)
+        write_json(&self.0, "exit.json", exit, true)
     }
 
     /// Takes the lock that says "the shim lives"; `None` when somebody holds it.
@@ -112,14 +112,17 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// Replaces a file whole: it is the old or the new after a crash, never a part.
-fn write_json(dir: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+/// Replaces a file whole: it is the old or the new after a killed process, never a part. `durable` holds
+/// against a power cut too; what only describes running processes need not.
+fn write_json(dir: &Path, name: &str, value: &impl Serialize, durable: bool) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()?;
+    if durable {
+        file.sync_all()?;
+    }
     fs::rename(&temporary, dir.join(name))?;
-    File::open(dir)?.sync_all()
+    if durable { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 /// Milliseconds since 1970.

@@ -71,11 +71,19 @@ fn memberships<'a>(name: &'a str, group: &'a str) -> impl Iterator<Item = u32> +
     })
 }
 
-/// Reads a file of the image; symbolic links stay inside the image.
-#[allow(unsafe_code, reason = "openat2 with RESOLVE_IN_ROOT has no safe wrapper in the dependencies we have")]
+/// Reads a file of the image.
 fn read_inside(rootfs: &Path, name: &str) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    open_inside(rootfs, Path::new(name))?.take(MAX_TABLE_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Opens a file or directory of the image for reading; symbolic links stay inside the image.
+#[allow(unsafe_code, reason = "openat2 with RESOLVE_IN_ROOT has no safe wrapper in the dependencies we have")]
+pub(crate) fn open_inside(rootfs: &Path, path: &Path) -> io::Result<File> {
+    use std::os::unix::ffi::OsStrExt;
     let root = File::open(rootfs)?;
-    let path = std::ffi::CString::new(name)?;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `open_how` is plain data for which all zero bytes are valid.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = u64::from((libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK).unsigned_abs());
@@ -89,10 +97,7 @@ fn read_inside(rootfs: &Path, name: &str) -> io::Result<String> {
     }
     let raw = i32::try_from(raw).map_err(io::Error::other)?;
     // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-    let file = unsafe { File::from_raw_fd(raw) };
-    let mut bytes = Vec::new();
-    file.take(MAX_TABLE_BYTES).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(unsafe { File::from_raw_fd(raw) })
 }
 
 #[cfg(test)]

@@ -375,12 +375,11 @@ async fn failed_creation_leaves_nothing_and_says_why() {
     let mut not_executable = host.bare_spec();
     not_executable.args = vec!["/etc/passwd".into()];
     for (spec, word) in
-        [(missing_root, "rootfs"), (missing_volume, "volume"), (missing_dir, "no/such/dir"), (not_executable, "/etc/passwd")]
+        [(missing_root, "/no/such/root"), (missing_volume, "/no/such/volume"), (missing_dir, "/no/such/dir"), (not_executable, "/etc/passwd")]
     {
         let id = spec.id;
         let error = host.driver().create(spec).await.expect_err(word);
-        println!("{error}");
-        assert!(matches!(error, RuntimeError::Create { .. }), "{error}");
+        assert!(matches!(error, RuntimeError::Create { .. }) && error.to_string().contains(word), "{error}");
         assert!(matches!(host.driver().inspect(id).await, Err(RuntimeError::NotFound { .. })));
     }
     let broken = host.rootfs().join("bin/broken");
@@ -510,6 +509,15 @@ async fn many_at_once_and_start_time() {
     }
     times.sort();
     println!("create+start p50 {:?} (create {:?}) max {:?}", times[10].0, times[10].1, times[19].0);
+    let spec = host.spec(Workload::Polite);
+    let (id, mut events) = (spec.id, host.driver().events());
+    host.driver().create(spec).await.unwrap();
+    let pid = host.driver().start(id).await.unwrap().pid.unwrap();
+    let begun = std::time::Instant::now();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    while !matches!(soon("the end", events.recv()).await.unwrap(), RuntimeEvent::Exited { id: i, .. } if i == id) {}
+    println!("a death is known after {:?}", begun.elapsed());
+    host.driver().delete(id).await.unwrap();
     let begun = std::time::Instant::now();
     let all = futures::stream::iter(0..50).map(|_| async {
         let spec = host.spec(Workload::Polite);

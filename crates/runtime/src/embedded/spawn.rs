@@ -7,7 +7,7 @@ use crate::driver::{ContainerInfo, RuntimeState};
 use crate::error::{Result, RuntimeError};
 use crate::record::ContainerDir;
 use crate::shim::SHIM_ARGUMENT;
-use crate::spec::RuntimeSpec;
+use crate::spec::{RuntimeMount, RuntimeSpec};
 use crate::wire::{self, CreateOrder, FileHead, Reply};
 use std::fs::File;
 use std::io::{self, Write};
@@ -66,14 +66,53 @@ impl Drop for Creating<'_> {
 
 /// Blocking part; leaves nothing behind on failure.
 fn set_up(inner: &Inner, spec: &RuntimeSpec) -> Result<u32> {
-    inner.remove_state(spec.id)?;
-    let dir = inner.dir(spec.id);
-    let made = start_shim(inner, spec, &dir);
+    let id = spec.id;
+    missing_part(spec).map_err(|reason| RuntimeError::Create { id, reason })?;
+    inner.remove_state(id)?;
+    let dir = inner.dir(id);
+    let made = start_shim(inner, spec, &dir).map_err(|error| match error {
+        RuntimeError::Create { id, reason } => RuntimeError::Create { id, reason: explain(spec, &reason) },
+        other => other,
+    });
     if made.is_err() {
         // The first failure is the one to report.
         let _ = inner.remove_state(spec.id);
     }
     made
+}
+
+/// Looks for what must exist on the host, because libcontainer does not say which it missed.
+fn missing_part(spec: &RuntimeSpec) -> std::result::Result<(), String> {
+    if !spec.rootfs.is_dir() {
+        return Err(format!("its root file system {} is not there; prepare the image again", spec.rootfs.display()));
+    }
+    for mount in &spec.mounts {
+        if let RuntimeMount::Bind { source, target, .. } = mount
+            && let Err(error) = source.symlink_metadata()
+        {
+            let (source, target) = (source.display(), target.display());
+            return Err(format!("{source}, to be mounted at {target}, cannot be used: {error}; make it first"));
+        }
+    }
+    match &spec.netns {
+        Some(path) if !path.exists() => Err(format!("its network namespace {} is not there", path.display())),
+        _ => Ok(()),
+    }
+}
+
+/// Makes libcontainer's words useful: without its preamble, and with the usual reason for a bare error.
+fn explain(spec: &RuntimeSpec, reason: &str) -> String {
+    const PREAMBLES: [&str; 2] =
+        ["failed to create container: ", "exec process failed with error error in executing process : "];
+    let mut text = reason;
+    for preamble in PREAMBLES {
+        text = text.strip_prefix(preamble).unwrap_or(text);
+    }
+    let hidden = spec.mounts.iter().any(|m| spec.cwd.starts_with(m.target()));
+    if !hidden && !crate::users::open_inside(&spec.rootfs, &spec.cwd).is_ok_and(|f| f.metadata().is_ok_and(|m| m.is_dir())) {
+        return format!("its working directory {} is not in the image ({text})", spec.cwd.display());
+    }
+    text.to_owned()
 }
 
 fn start_shim(inner: &Inner, spec: &RuntimeSpec, dir: &ContainerDir) -> Result<u32> {

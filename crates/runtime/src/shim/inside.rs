@@ -28,6 +28,8 @@ pub(super) fn finish(pid: i32, own_network: bool, files: &[(FileHead, Vec<u8>)])
         loopback_up().map_err(|e| format!("bring the loopback device up: {e}"))?;
     }
     setns(&mounts, CloneFlags::CLONE_NEWNS).map_err(|e| format!("join the mount namespace: {e}"))?;
+    // Device nodes of the image must not open the host's devices; the usual ones are on /dev, another mount.
+    set_attributes(c"/", libc::MOUNT_ATTR_NODEV, 0).map_err(|e| format!("forbid devices on /: {e}"))?;
     read_only_below(c"/sys/fs/cgroup").map_err(|e| format!("make /sys/fs/cgroup read-only: {e}"))?;
     if !files.is_empty() {
         place_files(files)?;
@@ -77,27 +79,28 @@ fn bind_read_only(source: &Path, target: &Path) -> io::Result<()> {
 
 /// Makes a mount and all below it read-only. Nothing happens where there is no such path.
 fn read_only_below(path: &CStr) -> io::Result<()> {
+    match set_attributes(path, libc::MOUNT_ATTR_RDONLY, libc::AT_RECURSIVE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn set_attributes(path: &CStr, set: u64, flags: i32) -> io::Result<()> {
     // SAFETY: `mount_attr` is plain data for which all zero bytes are valid.
     let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
-    attributes.attr_set = libc::MOUNT_ATTR_RDONLY;
+    attributes.attr_set = set;
     // SAFETY: `path` and `attributes` live through the call and the size is that of `attributes`.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
             path.as_ptr(),
-            libc::AT_RECURSIVE | libc::AT_SYMLINK_NOFOLLOW,
+            flags | libc::AT_SYMLINK_NOFOLLOW,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )
     };
-    match result {
-        0 => Ok(()),
-        _ => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            error => Err(error),
-        },
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn loopback_up() -> io::Result<()> {

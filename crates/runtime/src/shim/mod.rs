@@ -89,11 +89,13 @@ fn prepare(
     let signals = server::signals().map_err(|e| say("signals", e))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| say("become the reaper", e.into()))?;
     let listener = wire::listen(&dir.0, SOCKET).map_err(|e| say("listen", e))?;
-    let pid = std::process::id();
-    dir.set_shim(ShimRecord { pid }).map_err(|e| say("record the shim", e))?;
+    dir.set_shim(ShimRecord { pid: std::process::id() }).map_err(|e| say("record the shim", e))?;
     let groups = Cgroups::discover().map_err(|e| say("control groups", e))?;
-    // Without it stopping the daemon's service may end containers, which is no reason not to run them.
-    let _ = groups.move_aside(pid, &order.shim_cgroup);
+    // Where a service manager also uses version 1, the container's processes must inherit the place, so the move
+    // comes first; otherwise they get a group of their own and the move can wait until the program runs.
+    if !groups.is_unified() {
+        move_aside(&groups, &order.shim_cgroup);
+    }
     let set = capability::effective_set(&order.spec.capabilities)?;
     let profile = seccomp::profile(&set, !groups.is_unified())?;
     let close = [held.lock.as_raw_fd(), held.orders.as_raw_fd(), listener.as_raw_fd(), signals.as_raw_fd()];
@@ -103,6 +105,7 @@ fn prepare(
     server::Server::new(server::Parts {
         spec: order.spec.clone(),
         cgroup: order.cgroup.clone(),
+        shim_cgroup: order.shim_cgroup.clone(),
         log_dir: order.log_dir.clone(),
         dir: dir.clone(),
         groups,
@@ -114,6 +117,11 @@ fn prepare(
         created,
     })
     .map_err(|e| say("serve", e))
+}
+
+/// Without this, stopping the daemon's service may end containers, which is no reason not to run them.
+fn move_aside(groups: &Cgroups, group: &str) {
+    let _ = groups.move_aside(group);
 }
 
 /// Goes on in a grandchild in its own session; true in the process that the daemon waits for.

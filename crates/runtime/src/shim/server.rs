@@ -30,6 +30,7 @@ const MAX_EARLY_ENDS: usize = 64;
 pub(super) struct Parts {
     pub spec: RuntimeSpec,
     pub cgroup: String,
+    pub shim_cgroup: String,
     pub log_dir: PathBuf,
     pub dir: ContainerDir,
     pub groups: Cgroups,
@@ -68,6 +69,7 @@ enum Source {
 pub(super) struct Server {
     spec: RuntimeSpec,
     cgroup: String,
+    shim_cgroup: String,
     dir: ContainerDir,
     groups: Cgroups,
     profile: Profile,
@@ -109,6 +111,7 @@ impl Server {
         Ok(Self {
             spec: parts.spec,
             cgroup: parts.cgroup,
+            shim_cgroup: parts.shim_cgroup,
             dir: parts.dir,
             groups: parts.groups,
             profile: parts.profile,
@@ -321,6 +324,9 @@ impl Server {
                 self.connections.iter().filter(|(n, c)| c.subscribed && **n != starter).map(|(n, _)| *n).collect();
             for number in others {
                 self.send(number, &Reply::Started { at }, &[]);
+            }
+            if self.groups.is_unified() {
+                super::move_aside(&self.groups, &self.shim_cgroup);
             }
         } else {
             let reason = String::from_utf8_lossy(&self.reason).into_owned();
