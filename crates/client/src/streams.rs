@@ -126,9 +126,9 @@ impl Client {
         let (failed_tx, failed_rx) = tokio::sync::oneshot::channel::<io::Error>();
         let first = v1::ImportImageRequest {
             options: Some(options),
-            chunk: Vec::new(),
+            ..Default::default()
         };
-        let chunks = stream::unfold((archive, Some(failed_tx)), next_chunk);
+        let chunks = stream::unfold(Some((archive, failed_tx)), next_chunk);
         let request = Request::new(stream::once(async move { first }).chain(chunks));
         let mut api = self.api();
         let call = api.import_image(request);
@@ -147,11 +147,13 @@ impl Client {
     }
 }
 
-type Failed = Option<tokio::sync::oneshot::Sender<io::Error>>;
+/// What is still to be read, and whom to tell when that fails; `None` after the last message.
+type Unread<R> = Option<(R, tokio::sync::oneshot::Sender<io::Error>)>;
 
 async fn next_chunk<R: AsyncRead + Send + Unpin>(
-    (mut archive, failed): (R, Failed),
-) -> Option<(v1::ImportImageRequest, (R, Failed))> {
+    unread: Unread<R>,
+) -> Option<(v1::ImportImageRequest, Unread<R>)> {
+    let (mut archive, failed) = unread?;
     let mut chunk = vec![0; IMPORT_CHUNK_BYTES];
     let mut filled = 0;
     while filled < chunk.len() {
@@ -159,20 +161,20 @@ async fn next_chunk<R: AsyncRead + Send + Unpin>(
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(error) => {
-                if let Some(failed) = failed {
-                    // Nobody listens any more: the call is over anyway.
-                    drop(failed.send(error));
-                }
+                // When nobody listens any more, the call is over anyway.
+                drop(failed.send(error));
                 return std::future::pending().await;
             }
         }
     }
+    let last = filled < chunk.len();
     chunk.truncate(filled);
     let message = v1::ImportImageRequest {
         options: None,
         chunk,
+        last,
     };
-    (filled > 0).then_some((message, (archive, failed)))
+    Some((message, (!last).then_some((archive, failed))))
 }
 
 fn exec_output(message: v1::ExecResponse) -> Result<ExecOutput, ClientError> {

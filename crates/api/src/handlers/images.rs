@@ -7,6 +7,7 @@ use crate::control::{ApiResult, ApiStream};
 use crate::error::ApiError;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::stream;
 use tonic::Streaming;
 use warren_proto::v1;
 use warren_types::limits;
@@ -78,32 +79,43 @@ impl Handlers {
     }
 }
 
-/// Options of the first message, and the archive's bytes. A broken call gives an error at its end, so
-/// that half an archive is never taken for a whole one.
+/// Options of the first message, and the archive's bytes. An end without `last` is an error: tonic shows
+/// a cancelled call as one that has ended, and half an archive must never be taken for a whole one.
 pub(super) async fn split_import(
     mut input: Streaming<v1::ImportImageRequest>,
 ) -> ApiResult<(v1::ImportOptions, ApiStream<Bytes>)> {
-    let gone = || ApiError::unavailable("the upload broke off", "send the archive again");
-    let first = input.message().await.map_err(|_| gone())?.ok_or_else(|| {
-        ApiError::field("chunk", "there was no message", "send the archive's bytes")
-    })?;
-    let options = first.options.unwrap_or_default();
-    let head = futures::stream::once(async move { Ok(Bytes::from(first.chunk)) });
-    let rest = input.map(move |message| match message {
-        Ok(v1::ImportImageRequest {
-            options: None,
-            chunk,
-        }) => Ok(Bytes::from(chunk)),
-        Ok(_) => Err(ApiError::field(
-            "options",
-            "stands in a later message",
-            "send options in the first message only",
-        )),
-        Err(_) => Err(gone()),
+    let mut first = input
+        .message()
+        .await
+        .map_err(|_| gone())?
+        .ok_or_else(|| ApiError::field("chunk", "there was no message", "send the archive"))?;
+    let options = first.options.take().unwrap_or_default();
+    // What comes next: the first message, then the stream; nothing after the last message.
+    let unread = Some((Some(first), input));
+    let archive = stream::try_unfold(unread, |unread| async move {
+        let Some((first, mut input)) = unread else {
+            return Ok(None);
+        };
+        let message = match first {
+            Some(first) => first,
+            None => match input.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) | Err(_) => return Err(gone()),
+            },
+        };
+        if message.options.is_some() {
+            return Err(ApiError::field(
+                "options",
+                "stands in a later message",
+                "send options in the first message only",
+            ));
+        }
+        let rest = (!message.last).then_some((None, input));
+        Ok(Some((Bytes::from(message.chunk), rest)))
     });
-    let archive = head
-        .chain(rest)
-        .filter(|item| std::future::ready(!item.as_ref().is_ok_and(Bytes::is_empty)))
-        .boxed();
-    Ok((options, archive))
+    Ok((options, archive.boxed()))
+}
+
+fn gone() -> ApiError {
+    ApiError::unavailable("the upload broke off", "send the archive again")
 }
