@@ -1,7 +1,8 @@
 //! The hash behind [`crate::ClusterState::hash`]: the same on every machine.
 //!
 //! The standard hasher promises nothing between releases and machines, so this one fixes byte order
-//! and width. It detects divergence and damage; it is no protection against forgers.
+//! and width (for lists of numbers, which the standard library hashes as memory, it relies on
+//! little-endian machines: the only ones that Warren is built for). It detects divergence and damage; it is no protection against forgers.
 
 use std::hash::{Hash, Hasher};
 

@@ -1,0 +1,687 @@
+//! A generator of commands, half of them sensible: random numbers are read against the present state,
+//! so that sequences get deep instead of being refused at the first step.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use warren_state::{Actor, ClusterState, Command, NodePatch, Op};
+use warren_types::*;
+
+/// Names and ids are drawn from this few, so that they collide.
+const FEW: u64 = 4;
+/// Objects of one kind that are drawn.
+const OBJECTS: u64 = 2;
+
+/// Random numbers that become one operation.
+#[derive(Debug, Clone)]
+pub struct Draw {
+    pub op: u8,
+    pub n: [u16; 6],
+}
+
+/// Random numbers that become one command.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub draws: Vec<Draw>,
+    /// Below 8: a wrong actor.
+    pub actor: u8,
+    /// Below 32: an idempotency key.
+    pub key: u8,
+    pub millis: u16,
+}
+
+pub fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let draw = (any::<u8>(), any::<[u16; 6]>()).prop_map(|(op, n)| Draw { op, n });
+    // Mostly one: of several, one refusal refuses all.
+    let draws = prop_oneof![
+        4 => prop::collection::vec(draw.clone(), 1..2),
+        1 => prop::collection::vec(draw, 2..4),
+    ];
+    let step =
+        (draws, any::<u8>(), any::<u8>(), any::<u16>()).prop_map(|(draws, actor, key, millis)| {
+            Step {
+                draws,
+                actor,
+                key,
+                millis,
+            }
+        });
+    prop::collection::vec(step, 1..most)
+}
+
+/// Three nodes and one object of each kind, so that most runs begin with something to work on.
+pub fn prelude() -> Command {
+    let ops = vec![
+        Op::NodeAdd(Box::new(node(0))),
+        Op::NodeAdd(Box::new(node(1))),
+        Op::NodeAdd(Box::new(node(3))),
+        Op::SecretCreate(Box::new(secret(1))),
+        Op::ConfigCreate(Box::new(config(1))),
+        Op::VolumeCreate(Box::new(volume(1))),
+        Op::NetworkCreate(Box::new(network(1))),
+    ];
+    Command::new(Actor::System, Timestamp(1_600_000_000_000), ops)
+}
+
+/// Ids that are made as the run goes on.
+pub struct World {
+    pub clock: u64,
+    next_container: u128,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            clock: 1_700_000_000_000,
+            next_container: 1,
+        }
+    }
+}
+
+pub fn node_id(n: u64) -> NodeId {
+    NodeId::from_parts(1, u128::from(n % FEW) + 1)
+}
+pub fn service_id(n: u64) -> ServiceId {
+    ServiceId::from_parts(2, u128::from(n % FEW) + 1)
+}
+
+pub fn node(n: u64) -> Node {
+    let n = n % FEW;
+    Node {
+        id: node_id(n),
+        name: format!("node-{n}"),
+        role: [NodeRole::Hybrid, NodeRole::Worker, NodeRole::Manager][n as usize % 3],
+        address: String::new(),
+        hostname: format!("host-{n}"),
+        labels: BTreeMap::new(),
+        platform: Platform::default(),
+        resources: NodeResources {
+            cpu: MilliCpu(2000),
+            memory: Bytes(1 << 30),
+            disk: Bytes(1 << 40),
+        },
+        availability: Availability::Active,
+        liveness: Liveness::Ready,
+        reason: String::new(),
+        subnet: format!("10.89.{n}.0/24"),
+        version_text: "0.1.0".to_owned(),
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        version: Revision(0),
+    }
+}
+
+/// A service spec; `n` decides what it names, publishes and reserves. Service 3 is global.
+pub fn spec(service: u64, n: u16) -> ServiceSpec {
+    let service = service % FEW;
+    let mut spec = ServiceSpec {
+        name: format!("service-{service}"),
+        mode: match service {
+            3 => Mode::Global,
+            _ => Mode::Replicated {
+                replicas: u32::from(n % 4),
+            },
+        },
+        ..ServiceSpec::default()
+    };
+    spec.container.image = format!("app:{}", n % 3);
+    spec.container.resources.memory_reservation = Some(Bytes(u64::from(n % 5) * 150 * Bytes::MIB));
+    spec.container.resources.cpu_reservation = Some(MilliCpu(u32::from(n % 3) * 300));
+    let few = |shift: u16| (n >> shift) % 4;
+    if few(4) == 0 {
+        let source = format!("secret-{}", mostly_one(few(6)));
+        spec.container.secrets.push(FileRef {
+            source,
+            ..FileRef::default()
+        });
+    }
+    if few(6) == 1 {
+        let source = format!("config-{}", mostly_one(few(8)));
+        spec.container.configs.push(FileRef {
+            source,
+            ..FileRef::default()
+        });
+    }
+    if few(8) == 0 {
+        spec.container.mounts.push(Mount::Volume {
+            source: format!("volume-{}", mostly_one(few(4))),
+            target: "/data".to_owned(),
+            read_only: false,
+        });
+    }
+    if few(10) == 0 {
+        spec.networks
+            .push(format!("network-{}", mostly_one(few(8))));
+    }
+    if few(12) < 2 {
+        spec.ports.push(PortMapping {
+            container_port: 80,
+            host_port: 8000 + few(4),
+            publish_mode: match few(12) {
+                0 => PublishMode::Ingress,
+                _ => PublishMode::Host,
+            },
+            ..PortMapping::default()
+        });
+    }
+    if few(14) == 3 && few(2) == 3 {
+        // Invalid on purpose.
+        spec.container.image.clear();
+    }
+    spec
+}
+
+/// The one that the prelude makes, or now and then another.
+const fn mostly_one(n: u16) -> u16 {
+    if n == 3 { 3 } else { 1 }
+}
+
+fn sealed(n: u16) -> SealedData {
+    SealedData {
+        epoch: 1,
+        nonce: [1; 12],
+        ciphertext: vec![n as u8; 17],
+    }
+}
+
+fn secret(n: u16) -> Secret {
+    let at = u64::from(n) % OBJECTS;
+    Secret {
+        id: SecretId::from_parts(3, u128::from(at)),
+        name: format!("secret-{at}"),
+        labels: BTreeMap::new(),
+        data: sealed(n),
+        size: 1,
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        version: Revision(0),
+    }
+}
+
+fn config(n: u16) -> Config {
+    let at = u64::from(n) % OBJECTS;
+    Config {
+        id: ConfigId::from_parts(4, u128::from(at)),
+        name: format!("config-{at}"),
+        labels: BTreeMap::new(),
+        data: vec![n as u8],
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        version: Revision(0),
+    }
+}
+
+pub fn volume(n: u16) -> Volume {
+    let at = u64::from(n) % OBJECTS;
+    Volume {
+        id: VolumeId::from_parts(5, u128::from(at)),
+        name: format!("volume-{at}"),
+        driver: "local".to_owned(),
+        driver_opts: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        node: None,
+        mount_path: String::new(),
+        created_at: Timestamp(0),
+        version: Revision(0),
+    }
+}
+
+fn network(n: u16) -> Network {
+    let at = u64::from(n) % OBJECTS;
+    Network {
+        id: NetworkId::from_parts(6, u128::from(at)),
+        name: format!("network-{at}"),
+        driver: "bridge".to_owned(),
+        subnet: String::new(),
+        gateway: String::new(),
+        internal: n % 2 == 0,
+        labels: BTreeMap::new(),
+        created_at: Timestamp(0),
+        version: Revision(0),
+    }
+}
+
+fn certificate(n: u16) -> Certificate {
+    let at = u64::from(n) % OBJECTS;
+    Certificate {
+        id: CertificateId::from_parts(7, u128::from(at)),
+        name: format!("certificate-{at}"),
+        hosts: vec!["example.org".to_owned()],
+        cert_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
+        key: sealed(n),
+        issuer: format!("issuer {n}"),
+        not_before: Timestamp(1),
+        not_after: Timestamp(2),
+        auto_renew: false,
+        labels: BTreeMap::new(),
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        version: Revision(0),
+    }
+}
+
+fn ingress(n: u16, m: u16) -> Ingress {
+    let at = u64::from(n) % OBJECTS;
+    Ingress {
+        id: IngressId::from_parts(8, u128::from(at)),
+        name: format!("ingress-{at}"),
+        rules: vec![IngressRule {
+            host: String::new(),
+            paths: vec![IngressPath {
+                path: format!("/{m}"),
+                path_type: PathType::Prefix,
+                service: "service-0".to_owned(),
+                port: 80,
+            }],
+        }],
+        tls: (m % 2 == 0).then(|| IngressTls {
+            enabled: true,
+            secret_name: format!("certificate-{}", m / 2 % 4),
+            ..IngressTls::default()
+        }),
+        labels: BTreeMap::new(),
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        version: Revision(0),
+    }
+}
+
+pub fn token(n: u16, now: u64) -> JoinToken {
+    JoinToken {
+        id: TokenId::from_parts(9, u128::from(u64::from(n) % OBJECTS)),
+        role: Role::Worker,
+        secret_hash: [n as u8; 32],
+        created_at: Timestamp(0),
+        expires_at: Timestamp(now + 100 * u64::from(n)),
+        uses_left: (n % 2 == 0).then_some(1 + u32::from(n % 3)),
+        revoked: false,
+        version: Revision(0),
+    }
+}
+
+pub fn settings(n: u16) -> ClusterSettings {
+    ClusterSettings {
+        id: ClusterId::from_parts(10, 1),
+        name: "test".to_owned(),
+        ca: CaMaterial::default(),
+        key_epochs: Vec::new(),
+        container_pool: "10.89.0.0/16".to_owned(),
+        node_prefix_len: 24,
+        heartbeat: Duration(2000),
+        node_down_after: Duration(10_000),
+        history_per_slot: u32::from(n % 120),
+        snapshot_entries: 10_000,
+        snapshot_bytes: 64 << 20,
+        log_bytes_max: 1 << 30,
+        created_at: Timestamp(0),
+        version: Revision(0),
+    }
+}
+
+fn pick<'a, T>(mut all: impl Iterator<Item = &'a Arc<T>>, n: u16) -> Option<Arc<T>>
+where
+    T: 'a,
+{
+    let items: Vec<_> = all.by_ref().cloned().collect();
+    (!items.is_empty()).then(|| Arc::clone(&items[usize::from(n) % items.len()]))
+}
+
+impl World {
+    pub fn command(&mut self, state: &ClusterState, step: &Step) -> Command {
+        self.clock += u64::from(step.millis);
+        let ops: Vec<Op> = step.draws.iter().map(|d| self.op(state, d)).collect();
+        let actor = match (step.actor, &ops[..]) {
+            (0..8, _) => Actor::Scheduler,
+            (8..16, _) => Actor::Api {
+                name: "someone".to_owned(),
+            },
+            (16.., [op]) => owner(op),
+            _ => Actor::System,
+        };
+        let command = Command::new(actor, Timestamp(self.clock), ops);
+        match step.key {
+            0..32 => command.with_key(format!("key-{}", step.key)),
+            _ => command,
+        }
+    }
+
+    fn expect(&self, version: Option<Revision>, n: u16) -> Option<Revision> {
+        match n % 8 {
+            0 => None,
+            1 => version.map(|v| Revision(v.0 + 1)),
+            _ => version,
+        }
+    }
+
+    fn op(&mut self, state: &ClusterState, draw: &Draw) -> Op {
+        match draw.op % 16 {
+            0 | 1 => self.node_op(state, draw),
+            2..=4 => self.service_op(state, draw),
+            5..=12 => self.container_op(state, draw),
+            _ => self.object_op(state, draw),
+        }
+    }
+
+    fn node_op(&mut self, state: &ClusterState, draw: &Draw) -> Op {
+        let [kind, who, a, b, ..] = draw.n;
+        let id = node_id(u64::from(who));
+        let version = state.node(id).map(|n| n.version);
+        let expect = self.expect(version, b);
+        match kind % 8 {
+            0..4 => Op::NodeAdd(Box::new(node(u64::from(who)))),
+            4 => Op::NodeUpdate {
+                id,
+                expect,
+                patch: Box::new(NodePatch {
+                    role: (a % 4 == 0).then_some(NodeRole::Worker),
+                    labels: (a % 3 == 0).then(|| [("zone".to_owned(), a.to_string())].into()),
+                    availability: (a % 8 == 1).then_some(Availability::Drain),
+                    resources: (a % 5 == 0).then_some(NodeResources {
+                        cpu: MilliCpu(u32::from(a % 3000)),
+                        memory: Bytes(u64::from(a) << 15),
+                        disk: Bytes(0),
+                    }),
+                    ..NodePatch::default()
+                }),
+            },
+            5 | 6 => Op::NodeSetLiveness {
+                id,
+                expect,
+                liveness: [Liveness::Ready, Liveness::Down, Liveness::Ready][usize::from(a % 3)],
+                reason: "silent".to_owned(),
+            },
+            _ => Op::NodeRemove {
+                id,
+                expect,
+                force: a % 2 == 0,
+            },
+        }
+    }
+
+    fn service_op(&mut self, state: &ClusterState, draw: &Draw) -> Op {
+        let [kind, who, a, b, c, _] = draw.n;
+        let id = service_id(u64::from(who));
+        let service = state.service(id).cloned();
+        let expect = self.expect(service.as_ref().map(|s| s.version), b);
+        let Some(service) = service else {
+            return Op::ServiceCreate {
+                id,
+                spec: Arc::new(spec(u64::from(who), a)),
+            };
+        };
+        match kind % 16 {
+            0 => Op::ServiceCreate {
+                id,
+                spec: Arc::new(spec(u64::from(who), a)),
+            },
+            1..6 => Op::ServiceUpdate {
+                id,
+                expect,
+                spec: Arc::new(spec(u64::from(who), a)),
+            },
+            6 | 7 => Op::ServiceSetReplicas {
+                id,
+                expect,
+                replicas: u32::from(a % 6),
+            },
+            8..10 => Op::ServiceSetRollout {
+                id,
+                expect,
+                rollout: service.rollout.clone().map(|mut r| {
+                    r.state = [
+                        RolloutState::Updating,
+                        RolloutState::Completed,
+                        RolloutState::RolledBack,
+                    ][usize::from(a % 3)];
+                    r.finished_at = (r.state != RolloutState::Updating).then_some(Timestamp(1));
+                    r.to += u32::from(c % 7 == 0);
+                    Box::new(r)
+                }),
+            },
+            10..12 => Op::ServiceRollback {
+                id,
+                expect,
+                to: (a % 2 == 0).then_some(u32::from(a / 2 % 4)),
+            },
+            12 => Op::ServiceDelete { id, expect },
+            _ if service.deleting => Op::ServiceRemove { id, expect },
+            _ => Op::ServiceSetReplicas {
+                id,
+                expect,
+                replicas: u32::from(a % 4),
+            },
+        }
+    }
+
+    fn container_op(&mut self, state: &ClusterState, draw: &Draw) -> Op {
+        let [kind, who, a, b, c, d] = draw.n;
+        let node = pick(state.nodes(), c).map_or(node_id(u64::from(c)), |n| n.id);
+        if kind % 5 < 2 {
+            return self.container_create(state, draw, node);
+        }
+        let chosen = pick(state.containers(), who);
+        let id = chosen.as_ref().map_or(ContainerId::from_u128(7), |c| c.id);
+        let expect = self.expect(chosen.as_ref().map(|c| c.version), b);
+        let home = chosen.as_ref().and_then(|c| c.node);
+        let status = status(chosen.as_deref(), a, d);
+        let pending = chosen
+            .as_ref()
+            .is_some_and(|c| c.status.state == ActualState::Pending);
+        match kind / 5 % 25 {
+            0..6 if pending => Op::ContainerAssign {
+                id,
+                expect,
+                node: match chosen.as_ref().map(|c| c.slot) {
+                    Some(Slot::Node(own)) if a % 4 != 0 => own,
+                    _ => node,
+                },
+            },
+            0..6 => Op::ContainerStatus {
+                id,
+                node: if a % 16 == 0 {
+                    node
+                } else {
+                    home.unwrap_or(node)
+                },
+                status: Box::new(status),
+            },
+            6..14 => Op::ContainerStatusBatch {
+                node: home.unwrap_or(node),
+                statuses: vec![
+                    (id, status),
+                    (ContainerId::from_u128(7), self::status(None, a, d)),
+                ],
+            },
+            14 => Op::ContainerSetReason {
+                id,
+                expect,
+                reason: format!("no node fits {a}"),
+            },
+            15 | 16 => Op::ContainerSetDesired {
+                id,
+                expect,
+                desired: match a % 8 {
+                    0 => DesiredState::Running,
+                    _ => DesiredState::Shutdown,
+                },
+            },
+            17 => Op::ContainerLost {
+                id,
+                expect,
+                reason: "node lost".to_owned(),
+            },
+            18..21 => Op::ContainerDelete { id, expect },
+            _ if pending => Op::ContainerAssign { id, expect, node },
+            _ => Op::ContainerStatus {
+                id,
+                node: home.unwrap_or(node),
+                status: Box::new(status),
+            },
+        }
+    }
+
+    fn container_create(&mut self, state: &ClusterState, draw: &Draw, node: NodeId) -> Op {
+        let [_, who, a, b, _, d] = draw.n;
+        let service = pick(state.services(), who);
+        let id = ContainerId::from_parts(11, self.next_container);
+        self.next_container += u128::from(d % 16 != 0);
+        let global = service
+            .as_ref()
+            .is_some_and(|s| s.spec.mode == Mode::Global);
+        let slot = if global != (a % 16 == 0) {
+            Slot::Node(node)
+        } else {
+            Slot::Replica(u32::from(a % 4))
+        };
+        Op::ContainerCreate {
+            id,
+            service: service.as_ref().map_or(service_id(0), |s| s.id),
+            expect_service: self.expect(service.as_ref().map(|s| s.version), b),
+            revision: match d % 4 {
+                0 => u32::from(d / 4 % 4),
+                _ => service.as_ref().map_or(1, |s| s.revision),
+            },
+            slot,
+        }
+    }
+
+    fn object_op(&mut self, state: &ClusterState, draw: &Draw) -> Op {
+        let [kind, who, a, b, c, _] = draw.n;
+        match kind % 22 {
+            0 | 1 => Op::SecretCreate(Box::new(secret(who))),
+            2 => {
+                let object = secret(who);
+                let version = state.secret(object.id).map(|o| o.version);
+                let expect = self.expect(version, b);
+                match a % 2 {
+                    0 => Op::SecretUpdate {
+                        expect,
+                        secret: Box::new(object),
+                    },
+                    _ => Op::SecretDelete {
+                        id: object.id,
+                        expect,
+                    },
+                }
+            }
+            3 => Op::ConfigCreate(Box::new(config(who))),
+            4 => {
+                let object = config(who);
+                let version = state.config(object.id).map(|o| o.version);
+                let expect = self.expect(version, b);
+                match a % 2 {
+                    0 => Op::ConfigUpdate {
+                        expect,
+                        config: Box::new(object),
+                    },
+                    _ => Op::ConfigDelete {
+                        id: object.id,
+                        expect,
+                    },
+                }
+            }
+            5 | 6 => Op::VolumeCreate(Box::new(volume(who))),
+            7 => {
+                let object = volume(who);
+                let version = state.volume(object.id).map(|o| o.version);
+                let expect = self.expect(version, b);
+                match a % 2 {
+                    0 => Op::VolumeBind {
+                        id: object.id,
+                        expect,
+                        node: node_id(u64::from(c)),
+                        mount_path: String::new(),
+                    },
+                    _ => Op::VolumeDelete {
+                        id: object.id,
+                        expect,
+                    },
+                }
+            }
+            8 | 9 => Op::NetworkCreate(Box::new(network(who))),
+            10 => Op::NetworkDelete {
+                id: network(who).id,
+                expect: None,
+            },
+            11 => Op::CertificateCreate(Box::new(certificate(who))),
+            12 => Op::CertificateUpdate {
+                expect: None,
+                certificate: Box::new(certificate(who)),
+            },
+            13 => Op::CertificateDelete {
+                id: certificate(who).id,
+                expect: None,
+            },
+            14 => Op::IngressCreate(Box::new(ingress(who, a))),
+            15 => Op::IngressUpdate {
+                expect: None,
+                ingress: Box::new(ingress(who, a)),
+            },
+            16 => Op::IngressDelete {
+                id: ingress(who, a).id,
+                expect: None,
+            },
+            17 => Op::TokenCreate(Box::new(token(who, self.clock))),
+            18 => Op::TokenUse {
+                id: token(who, 0).id,
+            },
+            19 => match a % 2 {
+                0 => Op::TokenRevoke {
+                    id: token(who, 0).id,
+                },
+                _ => Op::TokenDelete {
+                    id: token(who, 0).id,
+                },
+            },
+            20 => Op::SettingsInit(Box::new(settings(a))),
+            _ => Op::SettingsUpdate {
+                expect: self.expect(state.settings().map(|s| s.version), b),
+                settings: Box::new(settings(a)),
+            },
+        }
+    }
+}
+
+fn status(before: Option<&Container>, a: u16, d: u16) -> ContainerStatus {
+    let attempt = before.map_or(1, |c| c.status.attempt);
+    ContainerStatus {
+        attempt: attempt + u32::from(d % 8 == 0) - u32::from(d % 16 == 1 && attempt > 0),
+        state: match a % 4 {
+            0 => ActualState::ALL[usize::from(a / 4 % 12)],
+            // Mostly forwards by some steps.
+            _ => {
+                let now = before.map_or(1, |c| c.status.state as u32);
+                ActualState::from_number(now + u32::from(a / 4 % 4)).unwrap_or_default()
+            }
+        },
+        reason: if d % 2 == 0 {
+            String::new()
+        } else {
+            format!("because {d}")
+        },
+        pid: (d % 3 == 0).then_some(42),
+        ..ContainerStatus::default()
+    }
+}
+
+/// The one who may make this operation.
+pub fn owner(op: &Op) -> Actor {
+    let api = Actor::Api {
+        name: "admin".to_owned(),
+    };
+    let node = match op {
+        Op::ContainerStatus { node, .. } | Op::ContainerStatusBatch { node, .. } => *node,
+        Op::NodeSetLiveness { id, .. } => *id,
+        _ => node_id(0),
+    };
+    [
+        api,
+        Actor::Scheduler,
+        Actor::Reconciler,
+        Actor::Dispatcher { node },
+    ]
+    .into_iter()
+    .find(|actor| op.is_owned_by(actor))
+    .unwrap_or(Actor::System)
+}
