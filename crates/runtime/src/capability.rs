@@ -80,7 +80,11 @@ pub fn effective_set(change: &CapabilityChange) -> Result<Vec<&'static str>, Str
             }
         }
     }
-    Ok(ALL_CAPABILITIES.iter().zip(keep).filter_map(|(name, kept)| kept.then_some(*name)).collect())
+    Ok(ALL_CAPABILITIES
+        .iter()
+        .zip(keep)
+        .filter_map(|(name, kept)| kept.then_some(*name))
+        .collect())
 }
 
 /// The set as the kernel's bit mask, as it stands in `/proc/PID/status`.
@@ -95,7 +99,11 @@ pub fn mask(set: &[&str]) -> u64 {
 
 fn index(name: &str) -> Result<usize, String> {
     let upper = name.to_ascii_uppercase();
-    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    let full = if upper.starts_with("CAP_") {
+        upper
+    } else {
+        format!("CAP_{upper}")
+    };
     ALL_CAPABILITIES
         .iter()
         .position(|known| *known == full)
@@ -108,17 +116,30 @@ mod tests {
 
     fn change(add: &[&str], drop: &[&str]) -> CapabilityChange {
         let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-        CapabilityChange { add: own(add), drop: own(drop) }
+        CapabilityChange {
+            add: own(add),
+            drop: own(drop),
+        }
     }
 
     #[test]
     fn default_mask_is_the_customary_one() {
-        assert_eq!(mask(&effective_set(&change(&[], &[])).unwrap()), 0xa804_25fb);
+        assert_eq!(
+            mask(&effective_set(&change(&[], &[])).unwrap()),
+            0xa804_25fb
+        );
     }
 
     #[test]
     fn drop_all_then_add_one() {
-        assert_eq!(effective_set(&change(&["net_bind_service"], &["ALL"])).unwrap(), ["CAP_NET_BIND_SERVICE"]);
-        assert!(effective_set(&change(&["CAP_X"], &[])).unwrap_err().contains("CAP_X"));
+        assert_eq!(
+            effective_set(&change(&["net_bind_service"], &["ALL"])).unwrap(),
+            ["CAP_NET_BIND_SERVICE"]
+        );
+        assert!(
+            effective_set(&change(&["CAP_X"], &[]))
+                .unwrap_err()
+                .contains("CAP_X")
+        );
     }
 }

@@ -33,7 +33,9 @@ struct Hierarchy {
 impl Cgroups {
     /// Reads the mount table.
     pub fn discover() -> io::Result<Self> {
-        Ok(Self { hierarchies: parse_mounts(&fs::read_to_string("/proc/self/mountinfo")?) })
+        Ok(Self {
+            hierarchies: parse_mounts(&fs::read_to_string("/proc/self/mountinfo")?),
+        })
     }
 
     /// Version 2 alone: no version 1 controller is mounted.
@@ -45,7 +47,10 @@ impl Cgroups {
     /// Existing directories of a group, one per hierarchy.
     fn dirs(&self, group: &str) -> impl Iterator<Item = PathBuf> {
         let relative = group.trim_start_matches('/').to_owned();
-        self.hierarchies.iter().map(move |h| h.mount.join(&relative)).filter(|d| d.is_dir())
+        self.hierarchies
+            .iter()
+            .map(move |h| h.mount.join(&relative))
+            .filter(|d| d.is_dir())
     }
 
     /// Directory of a group where a controller is, in either version.
@@ -111,7 +116,10 @@ impl Cgroups {
     pub fn move_aside(&self, group: &str) -> io::Result<()> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         for hierarchy in &self.hierarchies {
-            let name = hierarchy.controllers.iter().find(|c| c.starts_with("name="));
+            let name = hierarchy
+                .controllers
+                .iter()
+                .find(|c| c.starts_with("name="));
             let present = match (hierarchy.unified, name) {
                 (true, _) => own_group(&own, ""),
                 (false, Some(name)) => own_group(&own, name),
@@ -129,7 +137,9 @@ impl Cgroups {
     /// How many processes of the group the kernel has killed for lack of memory.
     #[must_use]
     pub fn oom_kills(&self, group: &str) -> u64 {
-        let Some(dir) = self.dir_of("memory", group) else { return 0 };
+        let Some(dir) = self.dir_of("memory", group) else {
+            return 0;
+        };
         ["memory.oom_control", "memory.events"]
             .iter()
             .filter_map(|name| fs::read_to_string(dir.join(name)).ok())
@@ -140,17 +150,27 @@ impl Cgroups {
     /// What a group uses.
     pub fn stats(&self, group: &str) -> io::Result<ContainerStats> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "the control group is not there");
-        let memory = self.dir_of("memory", group).filter(|d| d.is_dir()).ok_or_else(missing)?;
+        let memory = self
+            .dir_of("memory", group)
+            .filter(|d| d.is_dir())
+            .ok_or_else(missing)?;
         let cpu = self.dir_of("cpuacct", group).ok_or_else(missing)?;
         let pids = self.dir_of("pids", group).ok_or_else(missing)?;
         let cpu_usec = match number(&cpu.join("cpuacct.usage")) {
             Some(nanoseconds) => nanoseconds / 1000,
-            None => fs::read_to_string(cpu.join("cpu.stat")).ok().and_then(|t| keyed(&t, "usage_usec")).unwrap_or(0),
+            None => fs::read_to_string(cpu.join("cpu.stat"))
+                .ok()
+                .and_then(|t| keyed(&t, "usage_usec"))
+                .unwrap_or(0),
         };
-        let used = number(&memory.join("memory.usage_in_bytes")).or_else(|| number(&memory.join("memory.current")));
+        let used = number(&memory.join("memory.usage_in_bytes"))
+            .or_else(|| number(&memory.join("memory.current")));
         let detail = fs::read_to_string(memory.join("memory.stat")).unwrap_or_default();
-        let cache = keyed(&detail, "total_inactive_file").or_else(|| keyed(&detail, "inactive_file")).unwrap_or(0);
-        let limit = number(&memory.join("memory.limit_in_bytes")).or_else(|| number(&memory.join("memory.max")));
+        let cache = keyed(&detail, "total_inactive_file")
+            .or_else(|| keyed(&detail, "inactive_file"))
+            .unwrap_or(0);
+        let limit = number(&memory.join("memory.limit_in_bytes"))
+            .or_else(|| number(&memory.join("memory.max")));
         Ok(ContainerStats {
             cpu_usec,
             memory_bytes: used.unwrap_or(0).saturating_sub(cache),
@@ -161,7 +181,9 @@ impl Cgroups {
 
     /// Content of a group's file, looked for where `controller` is; for tests and diagnosis.
     pub fn read(&self, controller: &str, group: &str, file: &str) -> io::Result<String> {
-        let dir = self.dir_of(controller, group).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let dir = self
+            .dir_of(controller, group)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         fs::read_to_string(dir.join(file)).map(|text| text.trim().to_owned())
     }
 }
@@ -180,7 +202,13 @@ fn number(path: &Path) -> Option<u64> {
 }
 
 fn keyed(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    text.lines().find_map(|line| {
+        line.strip_prefix(key)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    })
 }
 
 fn kill_members(dir: &Path) {
@@ -190,9 +218,16 @@ fn kill_members(dir: &Path) {
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
         let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-        for pid in members.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 1) {
+        for pid in members
+            .lines()
+            .filter_map(|l| l.parse::<i32>().ok())
+            .filter(|p| *p > 1)
+        {
             // A process that ended meanwhile is what we want.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
         dirs.extend(subdirs(&dir));
     }
@@ -206,27 +241,52 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
 }
 
 fn subdirs(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .collect()
 }
 
 fn parse_mounts(table: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in table.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let mut left = left.split(' ').skip(3);
-        let (Some("/"), Some(mount)) = (left.next(), left.next()) else { continue };
+        let (Some("/"), Some(mount)) = (left.next(), left.next()) else {
+            continue;
+        };
         let mut right = right.split(' ');
-        let (kind, options) = (right.next().unwrap_or_default(), right.nth(1).unwrap_or_default());
+        let (kind, options) = (
+            right.next().unwrap_or_default(),
+            right.nth(1).unwrap_or_default(),
+        );
         let mount = PathBuf::from(mount);
         if found.iter().any(|h| h.mount == mount) {
             continue;
         }
         match kind {
-            "cgroup2" => found.push(Hierarchy { mount, controllers: Vec::new(), unified: true }),
+            "cgroup2" => found.push(Hierarchy {
+                mount,
+                controllers: Vec::new(),
+                unified: true,
+            }),
             "cgroup" => {
-                let controllers = options.split(',').filter(|o| !matches!(*o, "rw" | "ro")).map(str::to_owned).collect();
-                found.push(Hierarchy { mount, controllers, unified: false });
+                let controllers = options
+                    .split(',')
+                    .filter(|o| !matches!(*o, "rw" | "ro"))
+                    .map(str::to_owned)
+                    .collect();
+                found.push(Hierarchy {
+                    mount,
+                    controllers,
+                    unified: false,
+                });
             }
             _ => {}
         }
@@ -250,25 +310,42 @@ mod tests {
 
     #[test]
     fn mount_table_of_a_hybrid_host() {
-        let groups = Cgroups { hierarchies: parse_mounts(HYBRID) };
+        let groups = Cgroups {
+            hierarchies: parse_mounts(HYBRID),
+        };
         assert!(!groups.is_unified());
         assert_eq!(groups.hierarchies.len(), 4);
-        assert_eq!(groups.dir_of("cpuacct", "/warren/x"), Some(PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/warren/x")));
-        assert_eq!(groups.dir_of("pids", "/w"), Some(PathBuf::from("/sys/fs/cgroup/unified/w")));
+        assert_eq!(
+            groups.dir_of("cpuacct", "/warren/x"),
+            Some(PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/warren/x"))
+        );
+        assert_eq!(
+            groups.dir_of("pids", "/w"),
+            Some(PathBuf::from("/sys/fs/cgroup/unified/w"))
+        );
     }
 
     #[test]
     fn own_groups() {
         let text = "9:name=systemd:/system.slice/warren.service\n4:memory:/\n0::/a:b\n";
-        assert_eq!(own_group(text, "name=systemd"), Some("/system.slice/warren.service"));
+        assert_eq!(
+            own_group(text, "name=systemd"),
+            Some("/system.slice/warren.service")
+        );
         assert_eq!(own_group(text, ""), Some("/a:b"));
         assert_eq!(own_group(text, "pids"), None);
     }
 
     #[test]
     fn keyed_values() {
-        assert_eq!(keyed("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"), Some(3));
-        assert_eq!(keyed("low 0\noom 1\noom_kill 2\noom_group_kill 0\n", "oom_kill"), Some(2));
+        assert_eq!(
+            keyed("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"),
+            Some(3)
+        );
+        assert_eq!(
+            keyed("low 0\noom 1\noom_kill 2\noom_group_kill 0\n", "oom_kill"),
+            Some(2)
+        );
         assert_eq!(keyed("", "oom_kill"), None);
     }
 }

@@ -149,7 +149,10 @@ pub struct ExecHandle {
 
 impl std::fmt::Debug for ExecHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ExecHandle").field("stdin", &self.stdin.is_some()).field("tty", &self.stderr.is_none()).finish()
+        f.debug_struct("ExecHandle")
+            .field("stdin", &self.stdin.is_some())
+            .field("tty", &self.stderr.is_none())
+            .finish()
     }
 }
 
@@ -195,7 +198,13 @@ pub struct LogQuery {
 
 impl Default for LogQuery {
     fn default() -> Self {
-        Self { follow: false, tail: None, since: None, stdout: true, stderr: true }
+        Self {
+            follow: false,
+            tail: None,
+            since: None,
+            stdout: true,
+            stderr: true,
+        }
     }
 }
 

@@ -25,11 +25,27 @@ pub(crate) enum Change {
 }
 
 impl Entry {
-    pub(crate) fn new(meta: Meta, state: RuntimeState, pid: Option<u32>, started_at: Option<Timestamp>) -> Arc<Self> {
-        let info =
-            ContainerInfo { id: meta.id, attempt: meta.attempt, name: meta.name.clone(), state, pid, started_at };
+    pub(crate) fn new(
+        meta: Meta,
+        state: RuntimeState,
+        pid: Option<u32>,
+        started_at: Option<Timestamp>,
+    ) -> Arc<Self> {
+        let info = ContainerInfo {
+            id: meta.id,
+            attempt: meta.attempt,
+            name: meta.name.clone(),
+            state,
+            pid,
+            started_at,
+        };
         let ended = watch::Sender::new(matches!(state, RuntimeState::Exited(_)));
-        Arc::new(Self { meta, turn: tokio::sync::Mutex::new(()), info: watch::Sender::new(info), ended })
+        Arc::new(Self {
+            meta,
+            turn: tokio::sync::Mutex::new(()),
+            info: watch::Sender::new(info),
+            ended,
+        })
     }
 
     pub(crate) fn id(&self) -> ContainerId {
@@ -60,7 +76,9 @@ impl Entry {
     /// Waits for the end.
     pub(crate) async fn wait(&self) -> Result<ExitRecord> {
         let mut changes = self.info.subscribe();
-        let ended = changes.wait_for(|info| matches!(info.state, RuntimeState::Exited(_))).await;
+        let ended = changes
+            .wait_for(|info| matches!(info.state, RuntimeState::Exited(_)))
+            .await;
         match ended.map(|info| info.state) {
             Ok(RuntimeState::Exited(exit)) => Ok(exit),
             _ => Err(RuntimeError::NotFound { id: self.id() }),
@@ -71,21 +89,27 @@ impl Entry {
     pub(crate) fn advance(&self, change: Change, events: &broadcast::Sender<RuntimeEvent>) {
         let (id, attempt) = (self.id(), self.meta.attempt);
         let mut event = None;
-        self.info.send_if_modified(|info| match (change, info.state) {
-            (Change::Started(at), RuntimeState::Created) => {
-                info.state = RuntimeState::Running;
-                info.started_at = Some(at);
-                event = Some(RuntimeEvent::Started { id, attempt, pid: info.pid.unwrap_or_default(), at });
-                true
-            }
-            (Change::Exited(exit), RuntimeState::Created | RuntimeState::Running) => {
-                info.state = RuntimeState::Exited(exit);
-                info.pid = None;
-                event = Some(RuntimeEvent::Exited { id, attempt, exit });
-                true
-            }
-            _ => false,
-        });
+        self.info
+            .send_if_modified(|info| match (change, info.state) {
+                (Change::Started(at), RuntimeState::Created) => {
+                    info.state = RuntimeState::Running;
+                    info.started_at = Some(at);
+                    event = Some(RuntimeEvent::Started {
+                        id,
+                        attempt,
+                        pid: info.pid.unwrap_or_default(),
+                        at,
+                    });
+                    true
+                }
+                (Change::Exited(exit), RuntimeState::Created | RuntimeState::Running) => {
+                    info.state = RuntimeState::Exited(exit);
+                    info.pid = None;
+                    event = Some(RuntimeEvent::Exited { id, attempt, exit });
+                    true
+                }
+                _ => false,
+            });
         if let Change::Exited(_) = change {
             self.ended.send_replace(true);
         }

@@ -23,7 +23,9 @@ pub enum RuntimeError {
         attempt: u32,
     },
     /// The state does not allow the action.
-    #[error("container {id} is {state}, so the runtime cannot {action} it; look at its state first")]
+    #[error(
+        "container {id} is {state}, so the runtime cannot {action} it; look at its state first"
+    )]
     WrongState {
         /// The container asked for.
         id: ContainerId,
@@ -99,7 +101,11 @@ pub enum RuntimeError {
 impl RuntimeError {
     /// A file error with its place.
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     /// The request itself is at fault (bad user, missing program, …): trying again unchanged cannot help.
@@ -107,7 +113,9 @@ impl RuntimeError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Invalid { .. } => true,
-            Self::Create { reason, .. } | Self::Start { reason, .. } | Self::Exec { reason, .. } => {
+            Self::Create { reason, .. }
+            | Self::Start { reason, .. }
+            | Self::Exec { reason, .. } => {
                 reason.contains(NOT_FOUND_MARK) || reason.contains(NOT_EXECUTABLE_MARK)
             }
             _ => false,

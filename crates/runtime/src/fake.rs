@@ -2,8 +2,8 @@
 //! above the runtime, and for simulations of many nodes in one process. Time is tokio's, so it can be paused.
 
 use crate::driver::{
-    ContainerInfo, ContainerStats, Driver, EVENT_CAPACITY, ExecControl, ExecHandle, ExecSpec, ExitRecord, LogLine,
-    LogQuery, LogSource, LogStream, RuntimeEvent, RuntimeState,
+    ContainerInfo, ContainerStats, Driver, EVENT_CAPACITY, ExecControl, ExecHandle, ExecSpec,
+    ExitRecord, LogLine, LogQuery, LogSource, LogStream, RuntimeEvent, RuntimeState,
 };
 use crate::entry::{Change, Entry};
 use crate::error::{Result, RuntimeError};
@@ -89,7 +89,9 @@ pub struct FakeDriver {
 
 impl std::fmt::Debug for FakeDriver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FakeDriver").field("containers", &self.lock().len()).finish()
+        f.debug_struct("FakeDriver")
+            .field("containers", &self.lock().len())
+            .finish()
     }
 }
 
@@ -124,7 +126,10 @@ impl FakeDriver {
 
     /// Sets what commands do.
     #[must_use]
-    pub fn with_exec(mut self, exec: impl Fn(&RuntimeSpec, &ExecSpec) -> FakeExec + Send + Sync + 'static) -> Self {
+    pub fn with_exec(
+        mut self,
+        exec: impl Fn(&RuntimeSpec, &ExecSpec) -> FakeExec + Send + Sync + 'static,
+    ) -> Self {
         self.exec = Box::new(exec);
         self
     }
@@ -144,11 +149,16 @@ impl FakeDriver {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Fake>>> {
         // A panic while the map was held cannot leave it half changed.
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, id: ContainerId) -> Result<Arc<Fake>> {
-        self.lock().get(&id).cloned().ok_or(RuntimeError::NotFound { id })
+        self.lock()
+            .get(&id)
+            .cloned()
+            .ok_or(RuntimeError::NotFound { id })
     }
 
     fn now(&self) -> Timestamp {
@@ -157,12 +167,19 @@ impl FakeDriver {
 }
 
 fn time_since(begun: Instant) -> Timestamp {
-    EPOCH.plus(Duration(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)))
+    EPOCH.plus(Duration(
+        u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+    ))
 }
 
 impl Fake {
     fn print(&self, source: LogSource, line: &str, time: Timestamp) {
-        let line = LogLine { time, source, bytes: line.as_bytes().to_vec(), partial: false };
+        let line = LogLine {
+            time,
+            source,
+            bytes: line.as_bytes().to_vec(),
+            partial: false,
+        };
         self.lines.send_modify(|lines| lines.push(line));
     }
 
@@ -171,12 +188,24 @@ impl Fake {
             // A full or closed inbox means that it is ending already.
             let _ = self.orders.send(Order::End(info)).await;
         } else {
-            self.entry.advance(Change::Exited(ExitRecord { info, at, lost: false }), events);
+            self.entry.advance(
+                Change::Exited(ExitRecord {
+                    info,
+                    at,
+                    lost: false,
+                }),
+                events,
+            );
         }
     }
 
     /// The life of a started container.
-    async fn live(self: Arc<Self>, mut inbox: mpsc::Receiver<Order>, begun: Instant, events: broadcast::Sender<RuntimeEvent>) {
+    async fn live(
+        self: Arc<Self>,
+        mut inbox: mpsc::Receiver<Order>,
+        begun: Instant,
+        events: broadcast::Sender<RuntimeEvent>,
+    ) {
         let run = async {
             match self.behaviour.run_for {
                 Some(time) => sleep(time.to_std()).await,
@@ -203,13 +232,21 @@ impl Fake {
                 },
             }
         };
-        let exit = ExitRecord { info, at: time_since(begun), lost: false };
+        let exit = ExitRecord {
+            info,
+            at: time_since(begun),
+            lost: false,
+        };
         self.entry.advance(Change::Exited(exit), &events);
     }
 }
 
 const fn killed(signal: i32) -> ExitInfo {
-    ExitInfo { code: 128 + signal, signal: Some(signal), oom: false }
+    ExitInfo {
+        code: 128 + signal,
+        signal: Some(signal),
+        oom: false,
+    }
 }
 
 #[async_trait]
@@ -222,22 +259,38 @@ impl Driver for FakeDriver {
         spec.validate()?;
         let id = spec.id;
         let before = self.lock().get(&id).cloned();
-        if let Some(old) = before.as_ref().filter(|o| o.entry.exit().is_none() || spec.attempt <= o.spec.attempt) {
-            return Err(RuntimeError::Exists { id, attempt: old.spec.attempt });
+        if let Some(old) = before
+            .as_ref()
+            .filter(|o| o.entry.exit().is_none() || spec.attempt <= o.spec.attempt)
+        {
+            return Err(RuntimeError::Exists {
+                id,
+                attempt: old.spec.attempt,
+            });
         }
         let behaviour = (self.schedule)(&spec);
         sleep(behaviour.create_delay.to_std()).await;
         if let Some(reason) = behaviour.create_error {
             return Err(RuntimeError::Create { id, reason });
         }
-        let pid = self.next_pid.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let meta = Meta { id, attempt: spec.attempt, name: spec.name.clone(), stop_signal: spec.stop_signal };
+        let pid = self
+            .next_pid
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let meta = Meta {
+            id,
+            attempt: spec.attempt,
+            name: spec.name.clone(),
+            stop_signal: spec.stop_signal,
+        };
         let (orders, inbox) = mpsc::channel(ORDER_QUEUE);
         let fake = Fake {
             entry: Entry::new(meta, RuntimeState::Created, Some(pid), None),
             spec,
             behaviour,
-            lines: before.map_or_else(|| Arc::new(watch::Sender::new(Vec::new())), |old| old.lines.clone()),
+            lines: before.map_or_else(
+                || Arc::new(watch::Sender::new(Vec::new())),
+                |old| old.lines.clone(),
+            ),
             orders,
             inbox: Mutex::new(Some(inbox)),
         };
@@ -250,18 +303,42 @@ impl Driver for FakeDriver {
         let fake = self.get(id)?;
         let _turn = fake.entry.turn.lock().await;
         let state = fake.entry.info().state;
-        let refused = RuntimeError::WrongState { id, state: state.name(), action: "start" };
+        let refused = RuntimeError::WrongState {
+            id,
+            state: state.name(),
+            action: "start",
+        };
         if state != RuntimeState::Created {
             return Err(refused);
         }
         sleep(fake.behaviour.start_delay.to_std()).await;
         if let Some(reason) = &fake.behaviour.start_error {
-            let info = ExitInfo { code: 127, signal: None, oom: false };
-            fake.entry.advance(Change::Exited(ExitRecord { info, at: self.now(), lost: false }), &self.events);
-            return Err(RuntimeError::Start { id, reason: reason.clone() });
+            let info = ExitInfo {
+                code: 127,
+                signal: None,
+                oom: false,
+            };
+            fake.entry.advance(
+                Change::Exited(ExitRecord {
+                    info,
+                    at: self.now(),
+                    lost: false,
+                }),
+                &self.events,
+            );
+            return Err(RuntimeError::Start {
+                id,
+                reason: reason.clone(),
+            });
         }
-        let inbox = fake.inbox.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(refused)?;
-        fake.entry.advance(Change::Started(self.now()), &self.events);
+        let inbox = fake
+            .inbox
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .ok_or(refused)?;
+        fake.entry
+            .advance(Change::Started(self.now()), &self.events);
         for (source, line) in &fake.behaviour.output {
             fake.print(*source, line, self.now());
         }
@@ -274,7 +351,11 @@ impl Driver for FakeDriver {
         let fake = self.get(id)?;
         let state = fake.entry.info().state;
         if fake.entry.exit().is_some() {
-            return Err(RuntimeError::WrongState { id, state: state.name(), action: "signal" });
+            return Err(RuntimeError::WrongState {
+                id,
+                state: state.name(),
+                action: "signal",
+            });
         }
         if signal == libc::SIGKILL {
             fake.end(killed(signal), self.now(), &self.events).await;
@@ -296,7 +377,8 @@ impl Driver for FakeDriver {
                 return exit;
             }
         }
-        fake.end(killed(libc::SIGKILL), self.now(), &self.events).await;
+        fake.end(killed(libc::SIGKILL), self.now(), &self.events)
+            .await;
         fake.entry.wait().await
     }
 
@@ -305,9 +387,12 @@ impl Driver for FakeDriver {
     }
 
     async fn delete(&self, id: ContainerId) -> Result<()> {
-        let Ok(fake) = self.get(id) else { return Ok(()) };
+        let Ok(fake) = self.get(id) else {
+            return Ok(());
+        };
         if fake.entry.exit().is_none() {
-            fake.end(killed(libc::SIGKILL), self.now(), &self.events).await;
+            fake.end(killed(libc::SIGKILL), self.now(), &self.events)
+                .await;
             fake.entry.wait().await?;
         }
         self.lock().remove(&id);
@@ -331,15 +416,31 @@ impl Driver for FakeDriver {
         let fake = self.get(id)?;
         let state = fake.entry.info().state;
         if state != RuntimeState::Running {
-            return Err(RuntimeError::WrongState { id, state: state.name(), action: "run a command in" });
+            return Err(RuntimeError::WrongState {
+                id,
+                state: state.name(),
+                action: "run a command in",
+            });
         }
         let script = (self.exec)(&fake.spec, &spec);
         let takes = script.takes.to_std();
-        let info = ExitInfo { code: script.code, signal: None, oom: false };
+        let info = ExitInfo {
+            code: script.code,
+            signal: None,
+            oom: false,
+        };
         Ok(ExecHandle {
-            stdin: if spec.stdin { Some(Box::pin(tokio::io::sink())) } else { None },
+            stdin: if spec.stdin {
+                Some(Box::pin(tokio::io::sink()))
+            } else {
+                None
+            },
             stdout: Box::pin(std::io::Cursor::new(script.stdout)),
-            stderr: if spec.tty { None } else { Some(Box::pin(std::io::Cursor::new(script.stderr))) },
+            stderr: if spec.tty {
+                None
+            } else {
+                Some(Box::pin(std::io::Cursor::new(script.stderr)))
+            },
             control: Arc::new(NoControl),
             exit: sleep(takes).map(move |()| Ok(info)).boxed(),
         })
@@ -347,13 +448,21 @@ impl Driver for FakeDriver {
 
     async fn logs(&self, id: ContainerId, query: LogQuery) -> Result<LogStream> {
         let fake = self.get(id)?;
-        Ok(stream_lines(fake.lines.subscribe(), fake.entry.ended(), query))
+        Ok(stream_lines(
+            fake.lines.subscribe(),
+            fake.entry.ended(),
+            query,
+        ))
     }
 
     async fn stats(&self, id: ContainerId) -> Result<ContainerStats> {
         let fake = self.get(id)?;
         let limit = fake.spec.limits.memory.map(|m| m.0);
-        Ok(ContainerStats { memory_limit_bytes: limit, pids: 1, ..ContainerStats::default() })
+        Ok(ContainerStats {
+            memory_limit_bytes: limit,
+            pids: 1,
+            ..ContainerStats::default()
+        })
     }
 }
 
@@ -370,7 +479,11 @@ impl ExecControl for NoControl {
     }
 }
 
-fn stream_lines(lines: watch::Receiver<Vec<LogLine>>, ended: watch::Receiver<bool>, query: LogQuery) -> LogStream {
+fn stream_lines(
+    lines: watch::Receiver<Vec<LogLine>>,
+    ended: watch::Receiver<bool>,
+    query: LogQuery,
+) -> LogStream {
     let wants = move |line: &LogLine| {
         let stream = match line.source {
             LogSource::Stdout => query.stdout,
@@ -381,26 +494,29 @@ fn stream_lines(lines: watch::Receiver<Vec<LogLine>>, ended: watch::Receiver<boo
     };
     let wanted = lines.borrow().iter().filter(|l| wants(l)).count() as u64;
     let skip = query.tail.map_or(0, |tail| wanted.saturating_sub(tail));
-    futures::stream::unfold((lines, ended, 0_usize), move |(mut lines, mut ended, mut at)| async move {
-        loop {
-            let was_ended = !query.follow || *ended.borrow_and_update();
-            let next = lines.borrow_and_update().get(at).cloned();
-            if let Some(line) = next {
-                at += 1;
-                if wants(&line) {
-                    return Some((Ok(line), (lines, ended, at)));
+    futures::stream::unfold(
+        (lines, ended, 0_usize),
+        move |(mut lines, mut ended, mut at)| async move {
+            loop {
+                let was_ended = !query.follow || *ended.borrow_and_update();
+                let next = lines.borrow_and_update().get(at).cloned();
+                if let Some(line) = next {
+                    at += 1;
+                    if wants(&line) {
+                        return Some((Ok(line), (lines, ended, at)));
+                    }
+                    continue;
                 }
-                continue;
+                if was_ended {
+                    return None;
+                }
+                tokio::select! {
+                    more = lines.changed() => more.ok()?,
+                    _ = ended.changed() => {}
+                }
             }
-            if was_ended {
-                return None;
-            }
-            tokio::select! {
-                more = lines.changed() => more.ok()?,
-                _ = ended.changed() => {}
-            }
-        }
-    })
+        },
+    )
     .skip(usize::try_from(skip).unwrap_or(usize::MAX))
     .boxed()
 }

@@ -28,8 +28,8 @@ mod users;
 mod wire;
 
 pub use driver::{
-    ContainerInfo, ContainerStats, Driver, ExecControl, ExecHandle, ExecSpec, ExitRecord, LogLine, LogQuery,
-    LogSource, LogStream, RuntimeEvent, RuntimeState,
+    ContainerInfo, ContainerStats, Driver, ExecControl, ExecHandle, ExecSpec, ExitRecord, LogLine,
+    LogQuery, LogSource, LogStream, RuntimeEvent, RuntimeState,
 };
 pub use embedded::{EmbeddedConfig, EmbeddedDriver};
 pub use error::{Result, RuntimeError};

@@ -32,7 +32,13 @@ pub const MASKED_PATHS: [&str; 12] = [
 ];
 
 /// Paths that may be read but not written.
-pub const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// A file of the container's directory that is mounted over one of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +97,12 @@ pub fn process(spec: &RuntimeSpec, exec: &ExecSpec) -> Result<Value, String> {
     let capabilities = effective_set(&spec.capabilities)?;
     let user: &UserIds = exec.user.as_ref().unwrap_or(&spec.user);
     let cwd: &Path = exec.cwd.as_deref().unwrap_or(&spec.cwd);
-    let rlimits: Vec<Value> =
-        spec.limits.nofile.iter().map(|n| json!({"type": "RLIMIT_NOFILE", "soft": n, "hard": n})).collect();
+    let rlimits: Vec<Value> = spec
+        .limits
+        .nofile
+        .iter()
+        .map(|n| json!({"type": "RLIMIT_NOFILE", "soft": n, "hard": n}))
+        .collect();
     Ok(json!({
         "terminal": exec.tty,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.additional_gids, "umask": 0o022},
@@ -107,7 +117,10 @@ pub fn process(spec: &RuntimeSpec, exec: &ExecSpec) -> Result<Value, String> {
 
 fn environment(spec: &RuntimeSpec, exec: &ExecSpec) -> Vec<String> {
     let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
-    let mut all = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={}", spec.hostname)];
+    let mut all = vec![
+        format!("PATH={DEFAULT_PATH}"),
+        format!("HOSTNAME={}", spec.hostname),
+    ];
     if exec.tty {
         all.push("TERM=xterm".to_owned());
     }
@@ -121,21 +134,46 @@ fn environment(spec: &RuntimeSpec, exec: &ExecSpec) -> Vec<String> {
 }
 
 fn mounts(spec: &RuntimeSpec, host_files: &[HostFile]) -> Vec<Value> {
-    let system = |target: &str, kind: &str, options: &[&str]| {
-        json!({"destination": target, "type": kind, "source": kind, "options": options})
-    };
+    let system = |target: &str, kind: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": kind, "options": options});
     let shm = format!("size={SHM_BYTES}");
     let mut all = vec![
         system("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        system("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        system("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        system("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
+        system(
+            "/dev",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        system(
+            "/dev/pts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        system(
+            "/dev/shm",
+            "tmpfs",
+            &["nosuid", "noexec", "nodev", "mode=1777", &shm],
+        ),
         system("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         system("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        system("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        system(
+            "/sys/fs/cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", "ro"],
+        ),
     ];
     if !spec.files.is_empty() {
-        all.push(system(SECRETS_DIR, "tmpfs", &["nosuid", "noexec", "nodev", "mode=0755"]));
+        all.push(system(
+            SECRETS_DIR,
+            "tmpfs",
+            &["nosuid", "noexec", "nodev", "mode=0755"],
+        ));
     }
     // Shorter targets first: a mount must not hide another that is asked for below it.
     let mut wanted: Vec<&RuntimeMount> = spec.mounts.iter().collect();
@@ -149,12 +187,25 @@ fn mounts(spec: &RuntimeSpec, host_files: &[HostFile]) -> Vec<Value> {
 
 fn mount(mount: &RuntimeMount) -> Value {
     match mount {
-        RuntimeMount::Bind { source, target, read_only } => {
-            let options: &[&str] = if *read_only { &["rbind", "nodev", "ro", "rro"] } else { &["rbind", "nodev", "rw"] };
+        RuntimeMount::Bind {
+            source,
+            target,
+            read_only,
+        } => {
+            let options: &[&str] = if *read_only {
+                &["rbind", "nodev", "ro", "rro"]
+            } else {
+                &["rbind", "nodev", "rw"]
+            };
             json!({"destination": target, "type": "bind", "source": source, "options": options})
         }
         RuntimeMount::Tmpfs { target, size, mode } => {
-            let mut options = vec!["nosuid".to_owned(), "noexec".to_owned(), "nodev".to_owned(), format!("mode={mode:o}")];
+            let mut options = vec![
+                "nosuid".to_owned(),
+                "noexec".to_owned(),
+                "nodev".to_owned(),
+                format!("mode={mode:o}"),
+            ];
             options.extend(size.map(|s| format!("size={}", s.0)));
             json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options})
         }
@@ -186,8 +237,14 @@ mod tests {
         let mut spec = RuntimeSpec::new(ContainerId::from_u128(1), "/r", ["x"]);
         spec.hostname = "h".into();
         spec.env = vec!["A=1".into(), "B=2".into(), "PATH=/p".into()];
-        let exec = ExecSpec { env: vec!["A=3=4".into()], ..ExecSpec::new(["y"]) };
-        assert_eq!(environment(&spec, &exec), ["PATH=/p", "HOSTNAME=h", "A=3=4", "B=2"]);
+        let exec = ExecSpec {
+            env: vec!["A=3=4".into()],
+            ..ExecSpec::new(["y"])
+        };
+        assert_eq!(
+            environment(&spec, &exec),
+            ["PATH=/p", "HOSTNAME=h", "A=3=4", "B=2"]
+        );
     }
 
     #[test]
@@ -195,7 +252,10 @@ mod tests {
         let spec = RuntimeSpec::new(ContainerId::from_u128(1), "/r", ["x"]);
         let made = bundle(&spec, "/warren/x", &[]).unwrap();
         let sets = made["process"]["capabilities"].as_object().unwrap();
-        assert_eq!(sets.keys().collect::<Vec<_>>(), ["bounding", "effective", "permitted"]);
+        assert_eq!(
+            sets.keys().collect::<Vec<_>>(),
+            ["bounding", "effective", "permitted"]
+        );
         assert_eq!(made["process"]["noNewPrivileges"], true);
     }
 }

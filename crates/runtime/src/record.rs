@@ -96,7 +96,13 @@ impl ContainerDir {
 
 /// Takes an exclusive lock on a file, making it if needed; `None` when another process holds it.
 pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
@@ -116,17 +122,28 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 /// against a power cut too; what only describes running processes need not.
 fn write_json(dir: &Path, name: &str, value: &impl Serialize, durable: bool) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(&serde_json::to_vec(value)?)?;
     if durable {
         file.sync_all()?;
     }
     fs::rename(&temporary, dir.join(name))?;
-    if durable { File::open(dir)?.sync_all() } else { Ok(()) }
+    if durable {
+        File::open(dir)?.sync_all()
+    } else {
+        Ok(())
+    }
 }
 
 /// Milliseconds since 1970.
 pub(crate) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

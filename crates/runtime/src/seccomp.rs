@@ -5,8 +5,8 @@
 //! word size (32-bit on 64-bit) are killed by the first.
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition,
+    SeccompFilter, SeccompRule, sock_filter,
 };
 use std::collections::BTreeMap;
 
@@ -31,36 +31,67 @@ pub struct Profile {
 /// Builds the profile for a capability set. `device_cgroup` says that devices are guarded by a control
 /// group too; without one, no device nodes can be made at all.
 pub fn profile(capabilities: &[&str], device_cgroup: bool) -> Result<Profile, String> {
-    let arch = std::env::consts::ARCH.try_into().map_err(|e| format!("seccomp on this processor: {e}"))?;
+    let arch = std::env::consts::ARCH
+        .try_into()
+        .map_err(|e| format!("seccomp on this processor: {e}"))?;
     let rules = rules(capabilities, device_cgroup).map_err(|e| format!("seccomp rules: {e}"))?;
     let eperm = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let allow = SeccompFilter::new(rules, eperm, SeccompAction::Allow, arch)
         .and_then(BpfProgram::try_from)
         .map_err(|e| format!("seccomp filter: {e}"))?;
-    Ok(Profile { allow, newer: newer_filter() })
+    Ok(Profile {
+        allow,
+        newer: newer_filter(),
+    })
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn rules(capabilities: &[&str], device_cgroup: bool) -> Result<Rules, seccompiler::BackendError> {
     let has = |name: &str| capabilities.contains(&name);
-    let mut rules: Rules = COMMON.iter().chain(PROCESSOR).chain(&[IO_PGETEVENTS]).map(|call| (*call, Vec::new())).collect();
-    let all = |rules: &mut Rules, calls: &[i64]| rules.extend(calls.iter().map(|call| (*call, Vec::new())));
+    let mut rules: Rules = COMMON
+        .iter()
+        .chain(PROCESSOR)
+        .chain(&[IO_PGETEVENTS])
+        .map(|call| (*call, Vec::new()))
+        .collect();
+    let all = |rules: &mut Rules, calls: &[i64]| {
+        rules.extend(calls.iter().map(|call| (*call, Vec::new())))
+    };
 
-    rules.insert(libc::SYS_personality, PERSONALITIES.iter().map(|v| rule(&[(0, Op::Eq, *v)])).collect::<Result<_, _>>()?);
-    let socket = rule(&[(0, Op::Ne, libc::AF_VSOCK.unsigned_abs().into()), (0, Op::Ne, libc::AF_ALG.unsigned_abs().into())])?;
+    rules.insert(
+        libc::SYS_personality,
+        PERSONALITIES
+            .iter()
+            .map(|v| rule(&[(0, Op::Eq, *v)]))
+            .collect::<Result<_, _>>()?,
+    );
+    let socket = rule(&[
+        (0, Op::Ne, libc::AF_VSOCK.unsigned_abs().into()),
+        (0, Op::Ne, libc::AF_ALG.unsigned_abs().into()),
+    ])?;
     rules.insert(libc::SYS_socket, vec![socket]);
     let mut mknod = vec![(libc::SYS_mknodat, 2)];
     #[cfg(target_arch = "x86_64")]
     mknod.push((libc::SYS_mknod, 1));
     for (call, argument) in mknod {
         let plain = rule(&[(argument, Op::MaskedEq(DEVICE_MODE_BIT), 0)])?;
-        rules.insert(call, if device_cgroup { Vec::new() } else { vec![plain] });
+        rules.insert(
+            call,
+            if device_cgroup {
+                Vec::new()
+            } else {
+                vec![plain]
+            },
+        );
     }
     if has("CAP_SYS_ADMIN") {
         all(&mut rules, ADMIN);
     } else {
-        rules.insert(libc::SYS_clone, vec![rule(&[(0, Op::MaskedEq(NAMESPACE_FLAGS), 0)])?]);
+        rules.insert(
+            libc::SYS_clone,
+            vec![rule(&[(0, Op::MaskedEq(NAMESPACE_FLAGS), 0)])?],
+        );
     }
     for (capability, calls) in BY_CAPABILITY {
         if has(capability) {
@@ -73,7 +104,9 @@ fn rules(capabilities: &[&str], device_cgroup: bool) -> Result<Rules, seccompile
 fn rule(conditions: &[(u8, Op, u64)]) -> Result<SeccompRule, seccompiler::BackendError> {
     let conditions: Result<Vec<_>, _> = conditions
         .iter()
-        .map(|(argument, op, value)| SeccompCondition::new(*argument, Len::Dword, op.clone(), *value))
+        .map(|(argument, op, value)| {
+            SeccompCondition::new(*argument, Len::Dword, op.clone(), *value)
+        })
         .collect();
     SeccompRule::new(conditions?)
 }
@@ -172,10 +205,19 @@ const BY_CAPABILITY: &[(&str, &[i64])] = &[
     ("CAP_DAC_READ_SEARCH", calls! { SYS_open_by_handle_at }),
     ("CAP_SYS_BOOT", calls! { SYS_reboot }),
     ("CAP_SYS_CHROOT", calls! { SYS_chroot }),
-    ("CAP_SYS_MODULE", calls! { SYS_delete_module SYS_init_module SYS_finit_module }),
+    (
+        "CAP_SYS_MODULE",
+        calls! { SYS_delete_module SYS_init_module SYS_finit_module },
+    ),
     ("CAP_SYS_PACCT", calls! { SYS_acct }),
-    ("CAP_SYS_PTRACE", calls! { SYS_kcmp SYS_pidfd_getfd SYS_process_madvise }),
-    ("CAP_SYS_TIME", calls! { SYS_settimeofday SYS_clock_settime }),
+    (
+        "CAP_SYS_PTRACE",
+        calls! { SYS_kcmp SYS_pidfd_getfd SYS_process_madvise },
+    ),
+    (
+        "CAP_SYS_TIME",
+        calls! { SYS_settimeofday SYS_clock_settime },
+    ),
     ("CAP_SYS_TTY_CONFIG", calls! { SYS_vhangup }),
     ("CAP_SYS_NICE", calls! { SYS_mbind SYS_set_mempolicy }),
     ("CAP_SYSLOG", calls! { SYS_syslog }),
@@ -194,7 +236,11 @@ mod tests {
     fn filters_fit_the_kernel() {
         for capabilities in [&[][..], &crate::capability::ALL_CAPABILITIES[..]] {
             let profile = profile(capabilities, false).unwrap();
-            assert!(profile.allow.len() < BPF_MAXINSNS, "{}", profile.allow.len());
+            assert!(
+                profile.allow.len() < BPF_MAXINSNS,
+                "{}",
+                profile.allow.len()
+            );
         }
     }
 
@@ -202,14 +248,32 @@ mod tests {
     fn dangerous_calls_need_a_capability() {
         let plain = rules(&crate::capability::DEFAULT_CAPABILITIES, true).unwrap();
         for call in [
-            libc::SYS_mount, libc::SYS_umount2, libc::SYS_unshare, libc::SYS_setns, libc::SYS_bpf, libc::SYS_keyctl,
-            libc::SYS_add_key, libc::SYS_request_key, libc::SYS_init_module, libc::SYS_reboot, libc::SYS_kexec_load,
-            libc::SYS_open_by_handle_at, libc::SYS_userfaultfd, libc::SYS_io_uring_setup, libc::SYS_swapon,
-            libc::SYS_perf_event_open, libc::SYS_move_mount, libc::SYS_pivot_root,
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_bpf,
+            libc::SYS_keyctl,
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_init_module,
+            libc::SYS_reboot,
+            libc::SYS_kexec_load,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_userfaultfd,
+            libc::SYS_io_uring_setup,
+            libc::SYS_swapon,
+            libc::SYS_perf_event_open,
+            libc::SYS_move_mount,
+            libc::SYS_pivot_root,
         ] {
             assert!(!plain.contains_key(&call), "{call}");
         }
-        assert!(rules(&["CAP_SYS_ADMIN"], true).unwrap().contains_key(&libc::SYS_mount));
+        assert!(
+            rules(&["CAP_SYS_ADMIN"], true)
+                .unwrap()
+                .contains_key(&libc::SYS_mount)
+        );
         assert_eq!(plain[&libc::SYS_clone].len(), 1);
     }
 }

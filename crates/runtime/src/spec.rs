@@ -113,7 +113,12 @@ pub struct RuntimeLimits {
 
 impl Default for RuntimeLimits {
     fn default() -> Self {
-        Self { cpu: None, memory: None, pids: DEFAULT_PIDS_LIMIT, nofile: None }
+        Self {
+            cpu: None,
+            memory: None,
+            pids: DEFAULT_PIDS_LIMIT,
+            nofile: None,
+        }
     }
 }
 
@@ -137,7 +142,10 @@ pub struct LogLimits {
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { max_bytes: DEFAULT_LOG_FILE_BYTES, files: DEFAULT_LOG_FILES }
+        Self {
+            max_bytes: DEFAULT_LOG_FILE_BYTES,
+            files: DEFAULT_LOG_FILES,
+        }
     }
 }
 
@@ -188,7 +196,11 @@ pub struct RuntimeSpec {
 impl RuntimeSpec {
     /// A description with safe defaults: root user, no network but loopback, default limits, writable root.
     #[must_use]
-    pub fn new(id: ContainerId, rootfs: impl Into<PathBuf>, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn new(
+        id: ContainerId,
+        rootfs: impl Into<PathBuf>,
+        args: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
         Self {
             id,
             attempt: 1,
@@ -214,18 +226,39 @@ impl RuntimeSpec {
 
     /// Refuses what can never run, before anything is made.
     pub fn validate(&self) -> Result<()> {
-        let fail = |field, reason: String| Err(RuntimeError::Invalid { id: self.id, field, reason });
+        let fail = |field, reason: String| {
+            Err(RuntimeError::Invalid {
+                id: self.id,
+                field,
+                reason,
+            })
+        };
         if let Err(reason) = check_process(&self.args, &self.env, &self.cwd) {
             return fail(reason.0, reason.1);
         }
         if !self.rootfs.is_absolute() {
-            return fail("rootfs", format!("{} is not an absolute path", self.rootfs.display()));
+            return fail(
+                "rootfs",
+                format!("{} is not an absolute path", self.rootfs.display()),
+            );
         }
-        if self.hostname.is_empty() || self.hostname.len() > MAX_HOSTNAME_BYTES || self.hostname.contains('\0') {
-            return fail("hostname", format!("it must have 1 to {MAX_HOSTNAME_BYTES} bytes"));
+        if self.hostname.is_empty()
+            || self.hostname.len() > MAX_HOSTNAME_BYTES
+            || self.hostname.contains('\0')
+        {
+            return fail(
+                "hostname",
+                format!("it must have 1 to {MAX_HOSTNAME_BYTES} bytes"),
+            );
         }
         if self.mounts.len() > MAX_MOUNTS {
-            return fail("mounts", format!("{} of them, at most {MAX_MOUNTS} are possible", self.mounts.len()));
+            return fail(
+                "mounts",
+                format!(
+                    "{} of them, at most {MAX_MOUNTS} are possible",
+                    self.mounts.len()
+                ),
+            );
         }
         for mount in &self.mounts {
             if let Err(reason) = check_target(mount.target()) {
@@ -234,17 +267,29 @@ impl RuntimeSpec {
             if let RuntimeMount::Bind { source, .. } = mount
                 && (!source.is_absolute() || source.to_str().is_none())
             {
-                return fail("mounts", format!("source {} must be an absolute path in UTF-8", source.display()));
+                return fail(
+                    "mounts",
+                    format!(
+                        "source {} must be an absolute path in UTF-8",
+                        source.display()
+                    ),
+                );
             }
         }
         if let Err(reason) = self.check_files() {
             return fail("files", reason);
         }
         if !(1..=64).contains(&self.stop_signal) {
-            return fail("stop signal", format!("{} is no signal, use 1 to 64", self.stop_signal));
+            return fail(
+                "stop signal",
+                format!("{} is no signal, use 1 to 64", self.stop_signal),
+            );
         }
         if self.log.files == 0 || self.log.max_bytes < MIN_LOG_FILE_BYTES {
-            return fail("log limits", format!("at least one file of {MIN_LOG_FILE_BYTES} bytes is needed"));
+            return fail(
+                "log limits",
+                format!("at least one file of {MIN_LOG_FILE_BYTES} bytes is needed"),
+            );
         }
         if self.limits.pids == 0 {
             return fail("pids limit", "it must be at least 1".into());
@@ -256,12 +301,18 @@ impl RuntimeSpec {
 
     fn check_files(&self) -> std::result::Result<(), String> {
         if self.files.len() > MAX_FILES {
-            return Err(format!("{} of them, at most {MAX_FILES} are possible", self.files.len()));
+            return Err(format!(
+                "{} of them, at most {MAX_FILES} are possible",
+                self.files.len()
+            ));
         }
         for file in &self.files {
             check_target(&file.target)?;
             if file.content.len() > MAX_FILE_BYTES {
-                return Err(format!("{} is larger than {MAX_FILE_BYTES} bytes", file.target.display()));
+                return Err(format!(
+                    "{} is larger than {MAX_FILE_BYTES} bytes",
+                    file.target.display()
+                ));
             }
         }
         Ok(())
@@ -275,7 +326,10 @@ pub(crate) fn check_process(
     cwd: &Path,
 ) -> std::result::Result<(), (&'static str, String)> {
     if args.first().is_none_or(String::is_empty) {
-        return Err(("command", "there is none; the image names none either, so give one".into()));
+        return Err((
+            "command",
+            "there is none; the image names none either, so give one".into(),
+        ));
     }
     if let Some(bad) = args.iter().find(|a| a.contains('\0')) {
         return Err(("command", format!("{bad:?} holds a NUL byte")));
@@ -287,10 +341,16 @@ pub(crate) fn check_process(
     }
     let total: usize = args.iter().chain(env).map(|s| s.len() + 1).sum();
     if total > MAX_ARGS_BYTES {
-        return Err(("command", format!("arguments and environment take {total} bytes, limit {MAX_ARGS_BYTES}")));
+        return Err((
+            "command",
+            format!("arguments and environment take {total} bytes, limit {MAX_ARGS_BYTES}"),
+        ));
     }
     if !cwd.is_absolute() || cwd.to_str().is_none() {
-        return Err(("working directory", format!("{} is not an absolute path in UTF-8", cwd.display())));
+        return Err((
+            "working directory",
+            format!("{} is not an absolute path in UTF-8", cwd.display()),
+        ));
     }
     Ok(())
 }
@@ -299,11 +359,16 @@ fn check_target(target: &Path) -> std::result::Result<(), String> {
     let normal = target.is_absolute()
         && target != Path::new("/")
         && target.to_str().is_some_and(|t| !t.contains('\0'))
-        && target.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+        && target
+            .components()
+            .all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
     if normal {
         Ok(())
     } else {
-        Err(format!("target {} must be an absolute path below / without `..`", target.display()))
+        Err(format!(
+            "target {} must be an absolute path below / without `..`",
+            target.display()
+        ))
     }
 }
 
@@ -341,8 +406,15 @@ mod tests {
         assert_eq!(change(&|s| s.stop_signal = 0), "stop signal");
         assert_eq!(change(&|s| s.limits.pids = 0), "pids limit");
         assert_eq!(change(&|s| s.log.files = 0), "log limits");
-        assert_eq!(change(&|s| s.capabilities.add = vec!["NET_WIZARD".into()]), "capabilities");
-        let tmpfs = |t: &str| RuntimeMount::Tmpfs { target: t.into(), size: None, mode: 0o755 };
+        assert_eq!(
+            change(&|s| s.capabilities.add = vec!["NET_WIZARD".into()]),
+            "capabilities"
+        );
+        let tmpfs = |t: &str| RuntimeMount::Tmpfs {
+            target: t.into(),
+            size: None,
+            mode: 0o755,
+        };
         for bad in ["/", "x", "/a/../b"] {
             assert_eq!(change(&|s| s.mounts = vec![tmpfs(bad)]), "mounts", "{bad}");
         }
@@ -351,10 +423,19 @@ mod tests {
     #[test]
     fn secrets_are_not_printed_nor_recorded() {
         let mut s = spec();
-        s.files.push(RuntimeFile { target: "/run/secrets/a".into(), content: b"hunter2".to_vec(), mode: 0o400, uid: 0, gid: 0 });
+        s.files.push(RuntimeFile {
+            target: "/run/secrets/a".into(),
+            content: b"hunter2".to_vec(),
+            mode: 0o400,
+            uid: 0,
+            gid: 0,
+        });
         assert!(!format!("{s:?}").contains("hunter2"));
         assert!(!format!("{s:?}").contains("104, 117"));
         let record = serde_json::to_string(&s).unwrap();
-        assert!(!record.contains("104,117") && !record.contains("/run/secrets"), "{record}");
+        assert!(
+            !record.contains("104,117") && !record.contains("/run/secrets"),
+            "{record}"
+        );
     }
 }

@@ -30,13 +30,27 @@ fn resolve(text: &str, passwd: &str, group: &str) -> Result<UserIds, String> {
         None => (text, None),
     };
     let number: Option<u32> = user.parse().ok();
-    let entry = passwd.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| {
-        f.len() >= 4 && if number.is_some() { f[2].parse() == Ok(number.unwrap_or_default()) } else { f[0] == user }
-    });
+    let entry = passwd
+        .lines()
+        .map(|l| l.split(':').collect::<Vec<_>>())
+        .find(|f| {
+            f.len() >= 4
+                && if number.is_some() {
+                    f[2].parse() == Ok(number.unwrap_or_default())
+                } else {
+                    f[0] == user
+                }
+        });
     let uid = match (&entry, number) {
         (_, Some(uid)) => uid,
-        (Some(fields), None) => fields[2].parse().map_err(|_| format!("user {user:?} has no number in the image"))?,
-        (None, None) => return Err(format!("user {user:?} is not in the image's /etc/passwd; use a number or a known name")),
+        (Some(fields), None) => fields[2]
+            .parse()
+            .map_err(|_| format!("user {user:?} has no number in the image"))?,
+        (None, None) => {
+            return Err(format!(
+                "user {user:?} is not in the image's /etc/passwd; use a number or a known name"
+            ));
+        }
     };
     let name = entry.as_ref().map(|f| f[0]);
     let gid = match group_text {
@@ -48,7 +62,11 @@ fn resolve(text: &str, passwd: &str, group: &str) -> Result<UserIds, String> {
         (None, Some(name)) => memberships(name, group).filter(|g| *g != gid).collect(),
         _ => Vec::new(),
     };
-    Ok(UserIds { uid, gid, additional_gids })
+    Ok(UserIds {
+        uid,
+        gid,
+        additional_gids,
+    })
 }
 
 fn group_id(text: &str, group: &str) -> Result<u32, String> {
@@ -60,7 +78,9 @@ fn group_id(text: &str, group: &str) -> Result<u32, String> {
         .map(|l| l.split(':').collect::<Vec<_>>())
         .find(|f| f.len() >= 3 && f[0] == text)
         .and_then(|f| f[2].parse().ok())
-        .ok_or_else(|| format!("group {text:?} is not in the image's /etc/group; use a number or a known name"))
+        .ok_or_else(|| {
+            format!("group {text:?} is not in the image's /etc/group; use a number or a known name")
+        })
 }
 
 fn memberships<'a>(name: &'a str, group: &'a str) -> impl Iterator<Item = u32> + 'a {
@@ -74,12 +94,17 @@ fn memberships<'a>(name: &'a str, group: &'a str) -> impl Iterator<Item = u32> +
 /// Reads a file of the image.
 fn read_inside(rootfs: &Path, name: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
-    open_inside(rootfs, Path::new(name))?.take(MAX_TABLE_BYTES).read_to_end(&mut bytes)?;
+    open_inside(rootfs, Path::new(name))?
+        .take(MAX_TABLE_BYTES)
+        .read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Opens a file or directory of the image for reading; symbolic links stay inside the image.
-#[allow(unsafe_code, reason = "openat2 with RESOLVE_IN_ROOT has no safe wrapper in the dependencies we have")]
+#[allow(
+    unsafe_code,
+    reason = "openat2 with RESOLVE_IN_ROOT has no safe wrapper in the dependencies we have"
+)]
 pub(crate) fn open_inside(rootfs: &Path, path: &Path) -> io::Result<File> {
     use std::os::unix::ffi::OsStrExt;
     let root = File::open(rootfs)?;
@@ -90,7 +115,13 @@ pub(crate) fn open_inside(rootfs: &Path, path: &Path) -> io::Result<File> {
     how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
     // SAFETY: `path` and `how` live through the call and the size is that of `how`.
     let raw = unsafe {
-        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>())
+        libc::syscall(
+            libc::SYS_openat2,
+            root.as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
     };
     if raw < 0 {
         return Err(io::Error::last_os_error());
@@ -108,7 +139,11 @@ mod tests {
     const GROUP: &str = "root:x:0:\nredis:x:998:\nssl:x:110:redis,nginx\nwww:x:33:\n";
 
     fn ids(uid: u32, gid: u32, more: &[u32]) -> UserIds {
-        UserIds { uid, gid, additional_gids: more.to_vec() }
+        UserIds {
+            uid,
+            gid,
+            additional_gids: more.to_vec(),
+        }
     }
 
     #[test]
@@ -118,8 +153,16 @@ mod tests {
         assert_eq!(resolve("redis:www", PASSWD, GROUP), Ok(ids(999, 33, &[])));
         assert_eq!(resolve("1234", PASSWD, GROUP), Ok(ids(1234, 0, &[])));
         assert_eq!(resolve("1234:5", "", ""), Ok(ids(1234, 5, &[])));
-        assert!(resolve("nobody", PASSWD, GROUP).unwrap_err().contains("nobody"));
-        assert!(resolve("root:nogroup", PASSWD, GROUP).unwrap_err().contains("nogroup"));
+        assert!(
+            resolve("nobody", PASSWD, GROUP)
+                .unwrap_err()
+                .contains("nobody")
+        );
+        assert!(
+            resolve("root:nogroup", PASSWD, GROUP)
+                .unwrap_err()
+                .contains("nogroup")
+        );
     }
 
     #[test]
@@ -127,7 +170,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", dir.path().join("etc/passwd")).unwrap();
-        assert!(resolve_user(dir.path(), "root").unwrap_err().contains("root"));
+        assert!(
+            resolve_user(dir.path(), "root")
+                .unwrap_err()
+                .contains("root")
+        );
         std::fs::write(dir.path().join("etc/hostname"), "root:x:0:7::/:\n").unwrap();
         assert_eq!(resolve_user(dir.path(), "root"), Ok(ids(0, 7, &[])));
     }

@@ -113,7 +113,9 @@ pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
     serde_json::to_writer(&mut frame, message)?;
     let length = frame.len() - 4;
     if length > MAX_FRAME_BYTES {
-        return Err(io::Error::other(format!("a message of {length} bytes is over the limit of {MAX_FRAME_BYTES}")));
+        return Err(io::Error::other(format!(
+            "a message of {length} bytes is over the limit of {MAX_FRAME_BYTES}"
+        )));
     }
     frame[..4].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
     Ok(frame)
@@ -121,10 +123,14 @@ pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
 
 /// The message at the start of `buffer`, with the bytes it takes; `None` when more are needed.
 pub fn decode<T: DeserializeOwned>(buffer: &[u8]) -> io::Result<Option<(T, usize)>> {
-    let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
+    let Some(head) = buffer.first_chunk::<4>() else {
+        return Ok(None);
+    };
     let length = u32::from_le_bytes(*head) as usize;
     if length > MAX_FRAME_BYTES {
-        return Err(io::Error::other(format!("a message of {length} bytes is over the limit of {MAX_FRAME_BYTES}")));
+        return Err(io::Error::other(format!(
+            "a message of {length} bytes is over the limit of {MAX_FRAME_BYTES}"
+        )));
     }
     match buffer.get(4..4 + length) {
         Some(body) => Ok(Some((serde_json::from_slice(body)?, 4 + length))),
@@ -143,7 +149,9 @@ pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     stream.read_exact(&mut head)?;
     let length = u32::from_le_bytes(head) as usize;
     if length > MAX_FRAME_BYTES {
-        return Err(io::Error::other(format!("a message of {length} bytes is over the limit of {MAX_FRAME_BYTES}")));
+        return Err(io::Error::other(format!(
+            "a message of {length} bytes is over the limit of {MAX_FRAME_BYTES}"
+        )));
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
@@ -154,24 +162,44 @@ pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
 pub fn send_with_fds(stream: &UnixStream, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
     use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
     let control = [ControlMessage::ScmRights(fds)];
-    let control = if fds.is_empty() { &[][..] } else { &control[..] };
-    let sent = sendmsg::<UnixAddr>(stream.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    let control = if fds.is_empty() {
+        &[][..]
+    } else {
+        &control[..]
+    };
+    let sent = sendmsg::<UnixAddr>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(bytes)],
+        control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
     (&*stream).write_all(&bytes[sent..])
 }
 
 /// Reads what is there, with any descriptors.
 #[allow(unsafe_code, reason = "received descriptors come as plain numbers")]
-pub fn receive_with_fds(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub fn receive_with_fds(
+    stream: &UnixStream,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut parts = [IoSliceMut::new(buffer)];
-    let message =
-        recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<UnixAddr>(
+        stream.as_raw_fd(),
+        &mut parts,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
     let mut fds = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = control {
             // SAFETY: the kernel has just installed these descriptors for us; nobody else owns them.
-            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            fds.extend(
+                raw.into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
         }
     }
     Ok((message.bytes, fds))

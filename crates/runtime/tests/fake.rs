@@ -4,7 +4,9 @@ mod common;
 
 use common::{Environment, Workload, fresh_id};
 use std::time::Duration as StdDuration;
-use warren_runtime::{Driver, ExecSpec, FakeBehaviour, FakeDriver, FakeExec, LogSource, RuntimeSpec};
+use warren_runtime::{
+    Driver, ExecSpec, FakeBehaviour, FakeDriver, FakeExec, LogSource, RuntimeSpec,
+};
 use warren_types::{Duration, ExitInfo};
 
 struct Fake(FakeDriver);
@@ -32,20 +34,35 @@ impl Environment for Fake {
 
 fn behave(spec: &RuntimeSpec) -> FakeBehaviour {
     let number = || spec.args[1].parse::<i32>().unwrap();
-    let usual = FakeBehaviour { output: vec![(LogSource::Stdout, "ready".to_owned())], ..FakeBehaviour::default() };
+    let usual = FakeBehaviour {
+        output: vec![(LogSource::Stdout, "ready".to_owned())],
+        ..FakeBehaviour::default()
+    };
     match spec.args[0].as_str() {
         "exit" => FakeBehaviour {
             run_for: Some(Duration(1)),
-            exit: ExitInfo { code: number(), signal: None, oom: false },
+            exit: ExitInfo {
+                code: number(),
+                signal: None,
+                oom: false,
+            },
             ..usual
         },
-        "stubborn" => FakeBehaviour { stop_after: None, ..usual },
+        "stubborn" => FakeBehaviour {
+            stop_after: None,
+            ..usual
+        },
         "print" => {
-            let mut output: Vec<_> = (1..=number()).map(|n| (LogSource::Stdout, format!("out {n}"))).collect();
+            let mut output: Vec<_> = (1..=number())
+                .map(|n| (LogSource::Stdout, format!("out {n}")))
+                .collect();
             output.push((LogSource::Stderr, "err 1".to_owned()));
             FakeBehaviour { output, ..usual }
         }
-        "missing" => FakeBehaviour { create_error: Some("no such program in the image".into()), ..usual },
+        "missing" => FakeBehaviour {
+            create_error: Some("no such program in the image".into()),
+            ..usual
+        },
         _ => usual,
     }
 }
@@ -69,15 +86,25 @@ async fn script_is_kept() {
         ..FakeBehaviour::default()
     });
     let id = fresh_id();
-    driver.create(RuntimeSpec::new(id, "/nowhere", ["x"])).await.unwrap();
+    driver
+        .create(RuntimeSpec::new(id, "/nowhere", ["x"]))
+        .await
+        .unwrap();
     let begun = tokio::time::Instant::now();
     let started = driver.start(id).await.unwrap().started_at.unwrap();
     assert!(begun.elapsed() >= StdDuration::from_millis(30));
     let exit = driver.wait(id).await.unwrap();
     assert!(exit.at.since(started) >= Duration(49), "{exit:?}");
     let other = fresh_id();
-    driver.create(RuntimeSpec::new(other, "/nowhere", ["x"])).await.unwrap();
+    driver
+        .create(RuntimeSpec::new(other, "/nowhere", ["x"]))
+        .await
+        .unwrap();
     driver.start(other).await.unwrap();
-    let oom = ExitInfo { code: 137, signal: Some(9), oom: true };
+    let oom = ExitInfo {
+        code: 137,
+        signal: Some(9),
+        oom: true,
+    };
     assert_eq!(driver.crash(other, oom).await.unwrap().info, oom);
 }

@@ -1,7 +1,10 @@
 //! Shim for the tests of this crate; a daemon that can be killed (`hold STATE LOG CGROUP ROOTFS ID`); and a
 //! program to run inside a container (`probe calls`, `probe eat-memory`).
 
-#![allow(unsafe_code, reason = "the probe makes system calls that have no other purpose than to be refused")]
+#![allow(
+    unsafe_code,
+    reason = "the probe makes system calls that have no other purpose than to be refused"
+)]
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -41,7 +44,9 @@ fn hold(args: &[OsString]) -> Result<(), Box<dyn std::error::Error>> {
     };
     let script = "echo before; trap 'echo got it; exit 7' TERM; while :; do sleep 0.05; done";
     let spec = RuntimeSpec::new(text(id).parse()?, rootfs, ["/bin/sh", "-c", script]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let driver = EmbeddedDriver::open(config).await?;
         let id = spec.id;
@@ -68,11 +73,14 @@ fn probe(args: &[OsString]) -> ExitCode {
 
 /// Makes calls that a confined program must not make; prints what came of each.
 fn calls() {
-    const NEW_USER: i64 = libc::CLONE_NEWUSER as i64;
-    const SIGCHLD: i64 = libc::SIGCHLD as i64;
+    let (new_user, sigchld) = (i64::from(libc::CLONE_NEWUSER), i64::from(libc::SIGCHLD));
     let all: &[(&str, i64, [i64; 3])] = &[
-        ("unshare", libc::SYS_unshare, [NEW_USER, 0, 0]),
-        ("clone with a new user namespace", libc::SYS_clone, [NEW_USER | SIGCHLD, 0, 0]),
+        ("unshare", libc::SYS_unshare, [new_user, 0, 0]),
+        (
+            "clone with a new user namespace",
+            libc::SYS_clone,
+            [new_user | sigchld, 0, 0],
+        ),
         ("setns", libc::SYS_setns, [-1, 0, 0]),
         ("mount", libc::SYS_mount, [0, 0, 0]),
         ("umount", libc::SYS_umount2, [0, 0, 0]),
@@ -92,9 +100,21 @@ fn calls() {
         ("reboot", libc::SYS_reboot, [0, 0, 0]),
         ("swapon", libc::SYS_swapon, [0, 0, 0]),
         ("settimeofday", libc::SYS_settimeofday, [0, 0, 0]),
-        ("personality without address randomisation", libc::SYS_personality, [0x4_0000, 0, 0]),
-        ("socket to the hypervisor", libc::SYS_socket, [libc::AF_VSOCK as i64, 1, 0]),
-        ("socket to the kernel's ciphers", libc::SYS_socket, [libc::AF_ALG as i64, 5, 0]),
+        (
+            "personality without address randomisation",
+            libc::SYS_personality,
+            [0x4_0000, 0, 0],
+        ),
+        (
+            "socket to the hypervisor",
+            libc::SYS_socket,
+            [libc::AF_VSOCK.into(), 1, 0],
+        ),
+        (
+            "socket to the kernel's ciphers",
+            libc::SYS_socket,
+            [libc::AF_ALG.into(), 5, 0],
+        ),
         ("clone3", libc::SYS_clone3, [0, 0, 0]),
         ("unknown", 460, [0, 0, 0]),
     ];
@@ -117,7 +137,10 @@ fn calls() {
 }
 
 /// The probe's standard output is its result.
-#[allow(clippy::print_stdout, reason = "this is a program whose output is data")]
+#[allow(
+    clippy::print_stdout,
+    reason = "this is a program whose output is data"
+)]
 fn println_plain(line: &str) {
     println!("{line}");
 }

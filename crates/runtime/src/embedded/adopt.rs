@@ -1,9 +1,9 @@
 //! Taking over what an earlier daemon left: running, ended, and broken containers.
 
 use super::line;
-use crate::entry::Entry;
-use super::{Inner, blocking, remove_dir};
+use super::{Inner, blocking};
 use crate::driver::RuntimeState;
+use crate::entry::Entry;
 use crate::error::{Result, RuntimeError};
 use crate::record::{ContainerDir, Meta};
 use std::io;
@@ -43,8 +43,11 @@ async fn adopt(inner: &Arc<Inner>, id: ContainerId) -> Result<()> {
     let Some(meta) = dir.meta().unwrap_or(None) else {
         let work = inner.clone();
         return blocking(move || {
-            work.groups.destroy(&work.cgroup(id)).map_err(|e| RuntimeError::io("remove the group of", &work.dir(id).0, e))?;
-            remove_dir(&work.dir(id).0)
+            let group = work.cgroup(id);
+            let destroyed = work.groups.destroy(&group);
+            destroyed
+                .map_err(|e| RuntimeError::io("remove the control group", group.as_ref(), e))?;
+            work.remove_state(id)
         })
         .await;
     };
@@ -78,7 +81,12 @@ async fn adopt(inner: &Arc<Inner>, id: ContainerId) -> Result<()> {
 async fn reach(dir: &ContainerDir) -> io::Result<(crate::wire::ShimState, tokio::net::UnixStream)> {
     loop {
         match line::subscribe(dir).await {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
                 if dir.lock()?.is_some() {
                     return Err(error);
                 }
@@ -91,8 +99,15 @@ async fn reach(dir: &ContainerDir) -> io::Result<(crate::wire::ShimState, tokio:
 
 async fn adopt_dead(inner: &Arc<Inner>, dir: ContainerDir, meta: Meta) -> Result<()> {
     let (work, id) = (inner.clone(), meta.id);
-    let exit = blocking(move || work.sweep(&dir, id).map_err(|e| RuntimeError::io("clean up", &dir.0, e))).await?;
-    inner.insert(Entry::new(meta, RuntimeState::Exited(exit), None, None), None);
+    let exit = blocking(move || {
+        work.sweep(&dir, id)
+            .map_err(|e| RuntimeError::io("clean up", &dir.0, e))
+    })
+    .await?;
+    inner.insert(
+        Entry::new(meta, RuntimeState::Exited(exit), None, None),
+        None,
+    );
     Ok(())
 }
 
@@ -100,7 +115,9 @@ async fn adopt_dead(inner: &Arc<Inner>, dir: ContainerDir, meta: Meta) -> Result
 fn sweep_groups(inner: &Inner) {
     let root = &inner.config.cgroup_root;
     for name in inner.groups.children(root) {
-        let Ok(id) = name.parse::<ContainerId>() else { continue };
+        let Ok(id) = name.parse::<ContainerId>() else {
+            continue;
+        };
         let known = inner.entries().get(&id).is_some_and(|e| e.exit().is_none());
         if !known && let Err(error) = inner.groups.destroy(&inner.cgroup(id)) {
             tracing::warn!(container = %id, %error, "a control group of nobody could not be removed");

@@ -28,17 +28,31 @@ const EXEC_START_LIMIT: Duration = Duration::from_secs(30);
 const SIGNAL_QUEUE: usize = 16;
 
 /// Starts a command.
-pub(super) async fn exec(id: ContainerId, dir: &ContainerDir, spec: ExecSpec) -> Result<ExecHandle> {
-    let fail = |source| RuntimeError::Shim { id, action: "run a command", source };
+pub(super) async fn exec(
+    id: ContainerId,
+    dir: &ContainerDir,
+    spec: ExecSpec,
+) -> Result<ExecHandle> {
+    let fail = |source| RuntimeError::Shim {
+        id,
+        action: "run a command",
+        source,
+    };
     let (tty, wants_input) = (spec.tty, spec.stdin);
     let ends = Ends::new(tty, wants_input).map_err(fail)?;
     let (stream, terminal, theirs) = {
         let dir = dir.clone();
         let work = move || begin(&dir, spec, ends.theirs);
-        let (stream, terminal) = super::blocking(move || work().map_err(|e| match e {
-            Begin::Refused(reason) => RuntimeError::Exec { id, reason },
-            Begin::Broken(source) => RuntimeError::Shim { id, action: "run a command", source },
-        }))
+        let (stream, terminal) = super::blocking(move || {
+            work().map_err(|e| match e {
+                Begin::Refused(reason) => RuntimeError::Exec { id, reason },
+                Begin::Broken(source) => RuntimeError::Shim {
+                    id,
+                    action: "run a command",
+                    source,
+                },
+            })
+        })
         .await?;
         (stream, terminal, ends.ours)
     };
@@ -48,9 +62,16 @@ pub(super) async fn exec(id: ContainerId, dir: &ContainerDir, spec: ExecSpec) ->
     let (sender, ended) = oneshot::channel();
     tokio::spawn(attend(stream, queue, sender));
     let terminal = terminal.map(Arc::new);
-    let control = Arc::new(Control { id, signals, terminal: terminal.clone() });
+    let control = Arc::new(Control {
+        id,
+        signals,
+        terminal: terminal.clone(),
+    });
     let exit = async move {
-        let gone = || RuntimeError::Exec { id, reason: "its end is not known: the container ended or the shim died".into() };
+        let gone = || RuntimeError::Exec {
+            id,
+            reason: "its end is not known: the container ended or the shim died".into(),
+        };
         ended.await.map_err(|_| gone())
     };
     let mut handle = match terminal {
@@ -73,7 +94,10 @@ struct Ends {
 impl Ends {
     fn new(tty: bool, wants_input: bool) -> io::Result<Self> {
         if tty {
-            return Ok(Self { theirs: Vec::new(), ours: None });
+            return Ok(Self {
+                theirs: Vec::new(),
+                ours: None,
+            });
         }
         let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from);
         let (out, out_in) = pipe()?;
@@ -84,7 +108,10 @@ impl Ends {
         } else {
             (None, OwnedFd::from(File::open("/dev/null")?))
         };
-        Ok(Self { theirs: vec![input_out, out_in, err_in], ours: Some((input, out, err)) })
+        Ok(Self {
+            theirs: vec![input_out, out_in, err_in],
+            ours: Some((input, out, err)),
+        })
     }
 }
 
@@ -129,13 +156,19 @@ fn begin(
             None => {}
             Some((Reply::ExecStarted, _)) => return Ok((stream, terminal)),
             Some((Reply::Failed { reason }, _)) => return Err(Begin::Refused(reason)),
-            Some((other, _)) => return Err(io::Error::other(format!("unexpected answer {other:?}")).into()),
+            Some((other, _)) => {
+                return Err(io::Error::other(format!("unexpected answer {other:?}")).into());
+            }
         }
     }
 }
 
 /// Keeps the connection of a command until it ends, or until nobody is interested any more.
-async fn attend(mut stream: UnixStream, mut signals: mpsc::Receiver<i32>, mut sender: oneshot::Sender<ExitInfo>) {
+async fn attend(
+    mut stream: UnixStream,
+    mut signals: mpsc::Receiver<i32>,
+    mut sender: oneshot::Sender<ExitInfo>,
+) {
     let (mut frames, mut controlled) = (Frames::default(), true);
     let (mut reader, mut writer) = stream.split();
     loop {
@@ -173,23 +206,42 @@ struct Control {
 impl ExecControl for Control {
     #[allow(unsafe_code, reason = "the window size is set by ioctl")]
     async fn resize(&self, columns: u16, rows: u16) -> Result<()> {
-        let Some(terminal) = &self.terminal else { return Ok(()) };
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let Some(terminal) = &self.terminal else {
+            return Ok(());
+        };
+        let size = libc::winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // SAFETY: `size` is a valid `winsize` that outlives the call.
         match unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } {
             0 => Ok(()),
-            _ => Err(RuntimeError::Shim { id: self.id, action: "resize the terminal", source: io::Error::last_os_error() }),
+            _ => Err(RuntimeError::Shim {
+                id: self.id,
+                action: "resize the terminal",
+                source: io::Error::last_os_error(),
+            }),
         }
     }
 
     async fn signal(&self, signal: i32) -> Result<()> {
-        let ended = || RuntimeError::Exec { id: self.id, reason: "it has ended".into() };
+        let ended = || RuntimeError::Exec {
+            id: self.id,
+            reason: "it has ended".into(),
+        };
         self.signals.send(signal).await.map_err(|_| ended())
     }
 }
 
-fn pipe_handle(ours: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>, control: Arc<Control>) -> io::Result<ExecHandle> {
-    let Some((input, out, err)) = ours else { return Err(io::Error::other("the shim sent no terminal")) };
+fn pipe_handle(
+    ours: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>,
+    control: Arc<Control>,
+) -> io::Result<ExecHandle> {
+    let Some((input, out, err)) = ours else {
+        return Err(io::Error::other("the shim sent no terminal"));
+    };
     let stdin: Option<Pin<Box<dyn AsyncWrite + Send>>> = match input {
         Some(fd) => Some(Box::pin(pipe::Sender::from_owned_fd(fd)?)),
         None => None,
@@ -223,12 +275,18 @@ impl Terminal {
         use nix::fcntl::{FcntlArg, OFlag, fcntl};
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self { fd: crate::ready::register(fd)? })
+        Ok(Self {
+            fd: crate::ready::register(fd)?,
+        })
     }
 }
 
 impl AsyncRead for Terminal {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             let mut guard = std::task::ready!(self.fd.poll_read_ready(context))?;
             let into = buffer.initialize_unfilled();
@@ -238,7 +296,9 @@ impl AsyncRead for Terminal {
                     return Poll::Ready(Ok(()));
                 }
                 // All holders of the other side are gone: the end.
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}
             }
@@ -247,10 +307,16 @@ impl AsyncRead for Terminal {
 }
 
 impl AsyncWrite for Terminal {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = std::task::ready!(self.fd.poll_write_ready(context))?;
-            if let Ok(result) = guard.try_io(|fd| nix::unistd::write(fd, bytes).map_err(io::Error::from)) {
+            if let Ok(result) =
+                guard.try_io(|fd| nix::unistd::write(fd, bytes).map_err(io::Error::from))
+            {
                 return Poll::Ready(result);
             }
         }

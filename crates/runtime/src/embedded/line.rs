@@ -85,15 +85,21 @@ pub(super) async fn follow(
             Err(_) => break,
         }
     }
-    let Some(inner) = driver.upgrade() else { return };
+    let Some(inner) = driver.upgrade() else {
+        return;
+    };
     let id = entry.id();
     let swept = blocking(move || {
         let dir = inner.dir(id);
-        inner.sweep(&dir, id).map_err(|e| RuntimeError::io("clean up", &dir.0, e))
+        inner
+            .sweep(&dir, id)
+            .map_err(|e| RuntimeError::io("clean up", &dir.0, e))
     })
     .await;
     match swept {
         Ok(exit) => entry.advance(Change::Exited(exit), &events),
-        Err(error) => tracing::error!(container = %id, %error, "the shim vanished and its container could not be ended"),
+        Err(error) => {
+            tracing::error!(container = %id, %error, "the shim vanished and its container could not be ended")
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! Driver `embedded`: containers by libcontainer, each under a shim that outlives this process.
 
 mod adopt;
-mod line;
 mod exec;
+mod line;
 mod spawn;
 
 use crate::cgroup::Cgroups;
 use crate::driver::{
-    ContainerInfo, ContainerStats, Driver, EVENT_CAPACITY, ExecHandle, ExecSpec, ExitRecord, LogQuery, LogStream,
-    RuntimeEvent, RuntimeState,
+    ContainerInfo, ContainerStats, Driver, EVENT_CAPACITY, ExecHandle, ExecSpec, ExitRecord,
+    LogQuery, LogStream, RuntimeEvent, RuntimeState,
 };
 use crate::entry::{Change, Entry};
 use crate::error::{Result, RuntimeError};
@@ -70,14 +70,20 @@ impl EmbeddedDriver {
     pub async fn open(config: EmbeddedConfig) -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         for dir in [&config.state_dir, &config.log_dir] {
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            let made = std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir);
             made.map_err(|e| RuntimeError::io("make the directory", dir, e))?;
         }
         let lock_path = config.state_dir.join("driver.lock");
         let lock = try_lock(&lock_path).map_err(|e| RuntimeError::io("lock", &lock_path, e))?;
-        let lock = lock.ok_or_else(|| RuntimeError::Busy { path: config.state_dir.clone() })?;
-        let groups = Cgroups::discover()
-            .map_err(|e| RuntimeError::io("read the mount table", "/proc/self/mountinfo".as_ref(), e))?;
+        let lock = lock.ok_or_else(|| RuntimeError::Busy {
+            path: config.state_dir.clone(),
+        })?;
+        let groups = Cgroups::discover().map_err(|e| {
+            RuntimeError::io("read the mount table", "/proc/self/mountinfo".as_ref(), e)
+        })?;
         let inner = Arc::new(Inner {
             config,
             groups,
@@ -98,7 +104,10 @@ impl Inner {
     }
 
     fn entry(&self, id: ContainerId) -> Result<Arc<Entry>> {
-        self.entries().get(&id).cloned().ok_or(RuntimeError::NotFound { id })
+        self.entries()
+            .get(&id)
+            .cloned()
+            .ok_or(RuntimeError::NotFound { id })
     }
 
     fn dir(&self, id: ContainerId) -> ContainerDir {
@@ -121,7 +130,12 @@ impl Inner {
     fn insert(self: &Arc<Self>, entry: Arc<Entry>, subscription: Option<tokio::net::UnixStream>) {
         self.entries().insert(entry.id(), entry.clone());
         if let Some(stream) = subscription {
-            tokio::spawn(line::follow(Arc::downgrade(self), self.events.clone(), entry, stream));
+            tokio::spawn(line::follow(
+                Arc::downgrade(self),
+                self.events.clone(),
+                entry,
+                stream,
+            ));
         }
     }
 
@@ -132,8 +146,16 @@ impl Inner {
             return Ok(exit);
         }
         let signal = libc::SIGKILL;
-        let info = warren_types::ExitInfo { code: 128 + signal, signal: Some(signal), oom: false };
-        let exit = ExitRecord { info, at: now(), lost: true };
+        let info = warren_types::ExitInfo {
+            code: 128 + signal,
+            signal: Some(signal),
+            oom: false,
+        };
+        let exit = ExitRecord {
+            info,
+            at: now(),
+            lost: true,
+        };
         dir.set_exit(&exit)?;
         Ok(exit)
     }
@@ -157,7 +179,9 @@ impl Inner {
             std::thread::sleep(LOCK_PAUSE);
         }
         let group = self.cgroup(id);
-        self.groups.destroy(&group).map_err(|e| RuntimeError::io("remove the control group", group.as_ref(), e))?;
+        self.groups
+            .destroy(&group)
+            .map_err(|e| RuntimeError::io("remove the control group", group.as_ref(), e))?;
         remove_dir(&dir.0)
     }
 
@@ -175,17 +199,28 @@ impl Inner {
         }
         let id = entry.id();
         // A shim that does not answer is passed by way of the control group below.
-        let _ = self.ask(id, "kill the container", &Request::Signal(libc::SIGKILL)).await;
+        let _ = self
+            .ask(id, "kill the container", &Request::Signal(libc::SIGKILL))
+            .await;
         if let Ok(exit) = tokio::time::timeout(KILL_LIMIT, entry.wait()).await {
             return exit;
         }
         let (inner, group) = (self.clone(), self.cgroup(id));
         blocking(move || {
-            inner.groups.destroy(&group).map_err(|e| RuntimeError::io("kill the control group", group.as_ref(), e))
+            inner
+                .groups
+                .destroy(&group)
+                .map_err(|e| RuntimeError::io("kill the control group", group.as_ref(), e))
         })
         .await?;
-        let limit = || RuntimeError::Shim { id, action: "report the end", source: io::ErrorKind::TimedOut.into() };
-        tokio::time::timeout(KILL_LIMIT, entry.wait()).await.map_err(|_| limit())?
+        let limit = || RuntimeError::Shim {
+            id,
+            action: "report the end",
+            source: io::ErrorKind::TimedOut.into(),
+        };
+        tokio::time::timeout(KILL_LIMIT, entry.wait())
+            .await
+            .map_err(|_| limit())?
     }
 
     /// One question to a shim on a connection of its own.
@@ -193,21 +228,32 @@ impl Inner {
         let fail = |source| RuntimeError::Shim { id, action, source };
         let mut stream = line::connect(&self.dir(id)).map_err(fail)?;
         line::write(&mut stream, request).await.map_err(fail)?;
-        line::Frames::default().next(&mut stream).await.map_err(fail)
+        line::Frames::default()
+            .next(&mut stream)
+            .await
+            .map_err(fail)
     }
 }
 
 /// Runs blocking work of the driver.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(RuntimeError::io("finish background work on", "the runtime".as_ref(), io::Error::other(error))),
+        Err(error) => Err(RuntimeError::io(
+            "finish background work on",
+            "the runtime".as_ref(),
+            io::Error::other(error),
+        )),
     }
 }
 
 fn remove_dir(dir: &std::path::Path) -> Result<()> {
     match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(RuntimeError::io("remove", dir, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RuntimeError::io("remove", dir, error))
+        }
         _ => Ok(()),
     }
 }
@@ -220,7 +266,13 @@ impl Driver for EmbeddedDriver {
 
     async fn create(&self, spec: RuntimeSpec) -> Result<ContainerInfo> {
         spec.validate()?;
-        spawn::create(&self.inner, spec).await
+        // In a task of its own: a caller that gives up must not leave a container that nobody knows.
+        let (inner, id) = (self.inner.clone(), spec.id);
+        let made = tokio::spawn(async move { spawn::create(&inner, spec).await }).await;
+        made.map_err(|e| RuntimeError::Create {
+            id,
+            reason: format!("its set-up stopped: {e}"),
+        })?
     }
 
     async fn start(&self, id: ContainerId) -> Result<ContainerInfo> {
@@ -228,9 +280,17 @@ impl Driver for EmbeddedDriver {
         let _turn = entry.turn.lock().await;
         let info = entry.info();
         if info.state != RuntimeState::Created {
-            return Err(RuntimeError::WrongState { id, state: info.state.name(), action: "start" });
+            return Err(RuntimeError::WrongState {
+                id,
+                state: info.state.name(),
+                action: "start",
+            });
         }
-        match self.inner.ask(id, "start the container", &Request::Start).await? {
+        match self
+            .inner
+            .ask(id, "start the container", &Request::Start)
+            .await?
+        {
             Reply::Started { at } => {
                 entry.advance(Change::Started(at), &self.inner.events);
                 Ok(entry.info())
@@ -243,17 +303,33 @@ impl Driver for EmbeddedDriver {
     async fn signal(&self, id: ContainerId, signal: i32) -> Result<()> {
         let entry = self.inner.entry(id)?;
         if !(1..=64).contains(&signal) {
-            return Err(RuntimeError::Invalid { id, field: "signal", reason: format!("{signal} is not 1 to 64") });
+            return Err(RuntimeError::Invalid {
+                id,
+                field: "signal",
+                reason: format!("{signal} is not 1 to 64"),
+            });
         }
-        let refuse = |state: RuntimeState| RuntimeError::WrongState { id, state: state.name(), action: "signal" };
+        let refuse = |state: RuntimeState| RuntimeError::WrongState {
+            id,
+            state: state.name(),
+            action: "signal",
+        };
         if entry.exit().is_some() {
             return Err(refuse(entry.info().state));
         }
-        match self.inner.ask(id, "send the signal", &Request::Signal(signal)).await {
+        match self
+            .inner
+            .ask(id, "send the signal", &Request::Signal(signal))
+            .await
+        {
             Ok(Reply::Signalled { .. }) => Ok(()),
             Ok(other) => Err(unexpected(id, "send the signal", &other)),
             // It ended while we asked.
-            Err(error) => Err(if entry.exit().is_some() { refuse(entry.info().state) } else { error }),
+            Err(error) => Err(if entry.exit().is_some() {
+                refuse(entry.info().state)
+            } else {
+                error
+            }),
         }
     }
 
@@ -262,7 +338,14 @@ impl Driver for EmbeddedDriver {
         if let Some(exit) = entry.exit() {
             return Ok(exit);
         }
-        let asked = self.inner.ask(id, "stop the container", &Request::Stop(entry.meta.stop_signal)).await;
+        let asked = self
+            .inner
+            .ask(
+                id,
+                "stop the container",
+                &Request::Stop(entry.meta.stop_signal),
+            )
+            .await;
         if matches!(asked, Ok(Reply::Signalled { effective: true }))
             && entry.info().state == RuntimeState::Running
             && let Ok(exit) = tokio::time::timeout(grace.to_std(), entry.wait()).await
@@ -312,7 +395,11 @@ impl Driver for EmbeddedDriver {
         let entry = self.inner.entry(id)?;
         let state = entry.info().state;
         if state != RuntimeState::Running {
-            return Err(RuntimeError::WrongState { id, state: state.name(), action: "run a command in" });
+            return Err(RuntimeError::WrongState {
+                id,
+                state: state.name(),
+                action: "run a command in",
+            });
         }
         exec::exec(id, &self.inner.dir(id), spec).await
     }
@@ -320,7 +407,8 @@ impl Driver for EmbeddedDriver {
     async fn logs(&self, id: ContainerId, query: LogQuery) -> Result<LogStream> {
         let entry = self.inner.entry(id)?;
         let dir = self.inner.log_dir(id);
-        std::fs::create_dir_all(&dir).map_err(|e| RuntimeError::io("make the directory", &dir, e))?;
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| RuntimeError::io("make the directory", &dir, e))?;
         Ok(crate::logs::reader::stream(dir, query, entry.ended()))
     }
 
@@ -328,10 +416,17 @@ impl Driver for EmbeddedDriver {
         let entry = self.inner.entry(id)?;
         let state = entry.info().state;
         if entry.exit().is_some() {
-            return Err(RuntimeError::WrongState { id, state: state.name(), action: "measure" });
+            return Err(RuntimeError::WrongState {
+                id,
+                state: state.name(),
+                action: "measure",
+            });
         }
         let group = self.inner.cgroup(id);
-        self.inner.groups.stats(&group).map_err(|e| RuntimeError::io("read the control group", group.as_ref(), e))
+        self.inner
+            .groups
+            .stats(&group)
+            .map_err(|e| RuntimeError::io("read the control group", group.as_ref(), e))
     }
 }
 
@@ -340,10 +435,19 @@ fn unexpected(id: ContainerId, action: &'static str, reply: &Reply) -> RuntimeEr
         Reply::Failed { reason } => reason.clone(),
         other => format!("unexpected answer {other:?}"),
     };
-    RuntimeError::Shim { id, action, source: io::Error::other(text) }
+    RuntimeError::Shim {
+        id,
+        action,
+        source: io::Error::other(text),
+    }
 }
 
 /// What is kept about a container for taking it over.
 fn meta(spec: &RuntimeSpec) -> Meta {
-    Meta { id: spec.id, attempt: spec.attempt, name: spec.name.clone(), stop_signal: spec.stop_signal }
+    Meta {
+        id: spec.id,
+        attempt: spec.attempt,
+        name: spec.name.clone(),
+        stop_signal: spec.stop_signal,
+    }
 }

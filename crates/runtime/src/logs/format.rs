@@ -42,7 +42,11 @@ pub enum Decoded {
 pub fn decode(bytes: &[u8]) -> Decoded {
     if bytes.len() < HEADER_BYTES {
         let known = bytes.len().min(2);
-        return if bytes[..known] == MAGIC[..known] { Decoded::Incomplete } else { Decoded::Damaged(skip(bytes)) };
+        return if bytes[..known] == MAGIC[..known] {
+            Decoded::Incomplete
+        } else {
+            Decoded::Damaged(skip(bytes))
+        };
     }
     let source = match (bytes[0] == MAGIC[0] && bytes[1] == MAGIC[1], bytes[2]) {
         (true, 1) => LogSource::Stdout,
@@ -70,7 +74,11 @@ pub fn decode(bytes: &[u8]) -> Decoded {
 
 /// Bytes up to the next place where a record could begin, at least one.
 fn skip(bytes: &[u8]) -> usize {
-    bytes.iter().skip(1).position(|b| *b == MAGIC[0]).map_or(bytes.len(), |at| at + 1)
+    bytes
+        .iter()
+        .skip(1)
+        .position(|b| *b == MAGIC[0])
+        .map_or(bytes.len(), |at| at + 1)
 }
 
 /// Cuts one stream of a container into lines.
@@ -84,7 +92,10 @@ impl LineCutter {
     /// A cutter for one stream.
     #[must_use]
     pub const fn new(source: LogSource) -> Self {
-        Self { source, rest: Vec::new() }
+        Self {
+            source,
+            rest: Vec::new(),
+        }
     }
 
     /// Takes what was read and appends the records of all complete lines to `out`.
@@ -182,7 +193,13 @@ mod tests {
     fn a_damaged_record_costs_only_itself() {
         let mut out = Vec::new();
         for n in 0..3_u8 {
-            encode(&mut out, Timestamp(u64::from(n)), LogSource::Stderr, false, &[b'a' + n; 20]);
+            encode(
+                &mut out,
+                Timestamp(u64::from(n)),
+                LogSource::Stderr,
+                false,
+                &[b'a' + n; 20],
+            );
         }
         out[HEADER_BYTES + 20] = 0;
         let found = lines(&out);
@@ -196,10 +213,12 @@ mod tests {
         cutter.push(&vec![b'x'; MAX_LINE_BYTES * 2 + 5], Timestamp(1), &mut out);
         cutter.finish(Timestamp(1), &mut out);
         let found = lines(&out);
-        assert_eq!(found.iter().map(|l| (l.bytes.len(), l.partial)).collect::<Vec<_>>(), [
-            (MAX_LINE_BYTES, true),
-            (MAX_LINE_BYTES, true),
-            (5, false)
-        ]);
+        assert_eq!(
+            found
+                .iter()
+                .map(|l| (l.bytes.len(), l.partial))
+                .collect::<Vec<_>>(),
+            [(MAX_LINE_BYTES, true), (MAX_LINE_BYTES, true), (5, false)]
+        );
     }
 }

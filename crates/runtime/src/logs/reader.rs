@@ -34,7 +34,13 @@ impl LogCursor {
     /// A cursor at the first wanted line.
     pub fn open(dir: &Path, query: LogQuery) -> io::Result<Self> {
         let first = file_numbers(dir)?.first().copied().unwrap_or(1);
-        let mut cursor = Self { dir: dir.to_owned(), query, number: first, file: None, buffer: Vec::new() };
+        let mut cursor = Self {
+            dir: dir.to_owned(),
+            query,
+            number: first,
+            file: None,
+            buffer: Vec::new(),
+        };
         if let Some(tail) = query.tail {
             cursor.go_back(tail.min(MAX_TAIL))?;
         }
@@ -53,7 +59,9 @@ impl LogCursor {
     /// Places the cursor before the last `tail` wanted lines.
     fn go_back(&mut self, tail: u64) -> io::Result<()> {
         let numbers = file_numbers(&self.dir)?;
-        let Some(newest) = numbers.last() else { return Ok(()) };
+        let Some(newest) = numbers.last() else {
+            return Ok(());
+        };
         let mut wanted = tail as usize;
         let mut place = (*newest, u64::MAX);
         for number in numbers.iter().rev() {
@@ -70,7 +78,11 @@ impl LogCursor {
             }
         }
         let mut file = File::open(file_path(&self.dir, place.0))?;
-        file.seek(if place.1 == u64::MAX { SeekFrom::End(0) } else { SeekFrom::Start(place.1) })?;
+        file.seek(if place.1 == u64::MAX {
+            SeekFrom::End(0)
+        } else {
+            SeekFrom::Start(place.1)
+        })?;
         self.number = place.0;
         self.file = Some(file);
         Ok(())
@@ -101,7 +113,9 @@ impl LogCursor {
             if self.file.is_none() && !self.open_current()? {
                 return Ok(Vec::new());
             }
-            let Some(file) = self.file.as_mut() else { return Ok(Vec::new()) };
+            let Some(file) = self.file.as_mut() else {
+                return Ok(Vec::new());
+            };
             if fill(file, &mut self.buffer)? == 0 {
                 if !self.go_on()? {
                     return Ok(Vec::new());
@@ -132,7 +146,9 @@ impl LogCursor {
     /// Takes the next file if there is one. The writer finishes a file before it makes the next, but may have
     /// appended between our read and this look, so the old file is read to its end once more.
     fn go_on(&mut self) -> io::Result<bool> {
-        let newer = file_numbers(&self.dir)?.into_iter().any(|n| n > self.number);
+        let newer = file_numbers(&self.dir)?
+            .into_iter()
+            .any(|n| n > self.number);
         if !newer {
             return Ok(false);
         }
@@ -148,7 +164,10 @@ impl LogCursor {
     }
 
     fn next_number(&mut self) -> io::Result<bool> {
-        match file_numbers(&self.dir)?.into_iter().find(|n| *n > self.number) {
+        match file_numbers(&self.dir)?
+            .into_iter()
+            .find(|n| *n > self.number)
+        {
             Some(number) => {
                 self.number = number;
                 self.file = None;
@@ -190,24 +209,37 @@ pub(crate) fn stream(dir: PathBuf, query: LogQuery, ended: watch::Receiver<bool>
     let (sender, receiver) = mpsc::channel(BATCHES);
     tokio::spawn(async move {
         if let Err(error) = pump(&dir, query, ended, &sender).await {
-            let _ = sender.send(Err(RuntimeError::io("read the log in", &dir, error))).await;
+            let _ = sender
+                .send(Err(RuntimeError::io("read the log in", &dir, error)))
+                .await;
         }
     });
-    futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|batch| (batch, receiver)) })
-        .flat_map(|batch: Result<Vec<LogLine>, RuntimeError>| {
-            futures::stream::iter(match batch {
-                Ok(lines) => lines.into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(error)],
-            })
+    futures::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|batch| (batch, receiver))
+    })
+    .flat_map(|batch: Result<Vec<LogLine>, RuntimeError>| {
+        futures::stream::iter(match batch {
+            Ok(lines) => lines.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
         })
-        .boxed()
+    })
+    .boxed()
 }
 
 type Batches = mpsc::Sender<Result<Vec<LogLine>, RuntimeError>>;
 
-async fn pump(dir: &Path, query: LogQuery, mut ended: watch::Receiver<bool>, sender: &Batches) -> io::Result<()> {
+async fn pump(
+    dir: &Path,
+    query: LogQuery,
+    mut ended: watch::Receiver<bool>,
+    sender: &Batches,
+) -> io::Result<()> {
     // The watch begins before the first look, so nothing written in between is missed.
-    let changes = if query.follow { Some(DirWatch::new(dir)?) } else { None };
+    let changes = if query.follow {
+        Some(DirWatch::new(dir)?)
+    } else {
+        None
+    };
     let owned = dir.to_owned();
     let mut cursor = blocking(move || LogCursor::open(&owned, query)).await?;
     loop {
@@ -227,7 +259,9 @@ async fn pump(dir: &Path, query: LogQuery, mut ended: watch::Receiver<bool>, sen
                 return Ok(());
             }
         }
-        let Some(changes) = changes.as_ref().filter(|_| !was_ended) else { return Ok(()) };
+        let Some(changes) = changes.as_ref().filter(|_| !was_ended) else {
+            return Ok(());
+        };
         tokio::select! {
             changed = changes.changed() => if !changed? { return Ok(()) },
             gone = ended.changed() => if gone.is_err() { return Ok(()) },
@@ -236,8 +270,12 @@ async fn pump(dir: &Path, query: LogQuery, mut ended: watch::Receiver<bool>, sen
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }
 
 /// Tells when a directory or a file in it changes.
@@ -246,7 +284,10 @@ struct DirWatch {
 }
 
 impl DirWatch {
-    #[allow(unsafe_code, reason = "inotify has no wrapper in the dependencies we have")]
+    #[allow(
+        unsafe_code,
+        reason = "inotify has no wrapper in the dependencies we have"
+    )]
     fn new(dir: &Path) -> io::Result<Self> {
         use std::os::unix::ffi::OsStrExt;
         let path = std::ffi::CString::new(dir.as_os_str().as_bytes())?;
@@ -262,7 +303,9 @@ impl DirWatch {
         if unsafe { libc::inotify_add_watch(raw, path.as_ptr(), events) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { fd: crate::ready::register(fd)? })
+        Ok(Self {
+            fd: crate::ready::register(fd)?,
+        })
     }
 
     /// Waits for a change; false when the directory is gone.
@@ -282,7 +325,9 @@ impl DirWatch {
 fn names_removal(mut events: &[u8]) -> bool {
     const EVENT_BYTES: usize = 16;
     while events.len() >= EVENT_BYTES {
-        let word = |at: usize| u32::from_ne_bytes([events[at], events[at + 1], events[at + 2], events[at + 3]]);
+        let word = |at: usize| {
+            u32::from_ne_bytes([events[at], events[at + 1], events[at + 2], events[at + 3]])
+        };
         if word(4) & (libc::IN_DELETE_SELF | libc::IN_IGNORED) != 0 {
             return true;
         }
@@ -301,13 +346,26 @@ mod tests {
     use std::io::Write;
     use warren_types::Timestamp;
 
-    const LIMITS: LogLimits = LogLimits { max_bytes: 2000, files: 3 };
+    const LIMITS: LogLimits = LogLimits {
+        max_bytes: 2000,
+        files: 3,
+    };
 
     fn write(writer: &mut LogWriter, numbers: std::ops::Range<u32>) {
         for n in numbers {
             let mut out = Vec::new();
-            let source = if n % 2 == 0 { LogSource::Stdout } else { LogSource::Stderr };
-            encode(&mut out, Timestamp(u64::from(n)), source, false, n.to_string().as_bytes());
+            let source = if n % 2 == 0 {
+                LogSource::Stdout
+            } else {
+                LogSource::Stderr
+            };
+            encode(
+                &mut out,
+                Timestamp(u64::from(n)),
+                source,
+                false,
+                n.to_string().as_bytes(),
+            );
             writer.append(&out, Timestamp(u64::from(n)));
         }
     }
@@ -320,7 +378,11 @@ mod tests {
             if batch.is_empty() {
                 return all;
             }
-            all.extend(batch.iter().map(|l| String::from_utf8_lossy(&l.bytes).parse::<u32>().unwrap()));
+            all.extend(
+                batch
+                    .iter()
+                    .map(|l| String::from_utf8_lossy(&l.bytes).parse::<u32>().unwrap()),
+            );
         }
     }
 
@@ -333,14 +395,51 @@ mod tests {
         assert_eq!(files.len(), 3);
         let all = read(dir.path(), LogQuery::default());
         assert_eq!(all.last(), Some(&999));
-        assert!(all.windows(2).all(|w| w[1] == w[0] + 1) && all.len() > 200, "{all:?}");
-        assert_eq!(read(dir.path(), LogQuery { tail: Some(150), ..LogQuery::default() }), (850..1000).collect::<Vec<_>>());
-        assert_eq!(read(dir.path(), LogQuery { tail: Some(0), ..LogQuery::default() }), [0_u32; 0]);
-        let odd = LogQuery { stdout: false, tail: Some(3), ..LogQuery::default() };
+        assert!(
+            all.windows(2).all(|w| w[1] == w[0] + 1) && all.len() > 200,
+            "{all:?}"
+        );
+        assert_eq!(
+            read(
+                dir.path(),
+                LogQuery {
+                    tail: Some(150),
+                    ..LogQuery::default()
+                }
+            ),
+            (850..1000).collect::<Vec<_>>()
+        );
+        assert_eq!(
+            read(
+                dir.path(),
+                LogQuery {
+                    tail: Some(0),
+                    ..LogQuery::default()
+                }
+            ),
+            [0_u32; 0]
+        );
+        let odd = LogQuery {
+            stdout: false,
+            tail: Some(3),
+            ..LogQuery::default()
+        };
         assert_eq!(read(dir.path(), odd), [995, 997, 999]);
-        let since = LogQuery { since: Some(Timestamp(997)), ..LogQuery::default() };
+        let since = LogQuery {
+            since: Some(Timestamp(997)),
+            ..LogQuery::default()
+        };
         assert_eq!(read(dir.path(), since), [997, 998, 999]);
-        assert_eq!(read(dir.path(), LogQuery { tail: Some(5000), ..LogQuery::default() }), all);
+        assert_eq!(
+            read(
+                dir.path(),
+                LogQuery {
+                    tail: Some(5000),
+                    ..LogQuery::default()
+                }
+            ),
+            all
+        );
     }
 
     #[test]
@@ -350,7 +449,12 @@ mod tests {
         let path = file_path(dir.path(), 1);
         let mut torn = Vec::new();
         encode(&mut torn, Timestamp(9), LogSource::Stdout, false, b"77777");
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&torn[..18]).unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(&torn[..18])
+            .unwrap();
         write(&mut LogWriter::open(dir.path(), LIMITS).unwrap(), 3..5);
         assert_eq!(read(dir.path(), LogQuery::default()), [0, 1, 2, 3, 4]);
     }
@@ -360,11 +464,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = LogWriter::open(dir.path(), LIMITS).unwrap();
         let (end, ended) = watch::channel(false);
-        let mut lines = stream(dir.path().to_owned(), LogQuery { follow: true, ..LogQuery::default() }, ended);
+        let mut lines = stream(
+            dir.path().to_owned(),
+            LogQuery {
+                follow: true,
+                ..LogQuery::default()
+            },
+            ended,
+        );
         for round in 0..20 {
             write(&mut writer, round * 30..(round + 1) * 30);
             for n in round * 30..(round + 1) * 30 {
-                assert_eq!(lines.next().await.unwrap().unwrap().time, Timestamp(u64::from(n)));
+                assert_eq!(
+                    lines.next().await.unwrap().unwrap().time,
+                    Timestamp(u64::from(n))
+                );
             }
         }
         write(&mut writer, 600..601);

@@ -1,6 +1,6 @@
 //! The one writer of a container's log.
 
-use super::format::{Decoded, decode, encode};
+use super::format::{Decoded, HEADER_BYTES, decode, encode};
 use super::{file_numbers, file_path};
 use crate::driver::LogSource;
 use crate::spec::LogLimits;
@@ -31,7 +31,14 @@ impl LogWriter {
         let size = whole_length(&mut file)?;
         file.set_len(size)?;
         file.seek(SeekFrom::End(0))?;
-        Ok(Self { dir: dir.to_owned(), limits, file, number, size, dropped: 0 })
+        Ok(Self {
+            dir: dir.to_owned(),
+            limits,
+            file,
+            number,
+            size,
+            dropped: 0,
+        })
     }
 
     /// Appends encoded records.
@@ -40,15 +47,27 @@ impl LogWriter {
             return;
         }
         if self.dropped > 0 {
-            let text = format!("{} bytes of log were lost because the log could not be written", self.dropped);
+            let text = format!(
+                "{} bytes of log were lost because the log could not be written",
+                self.dropped
+            );
             let mut note = Vec::new();
             encode(&mut note, time, LogSource::System, false, text.as_bytes());
             if self.write(&note).is_ok() {
                 self.dropped = 0;
             }
         }
-        if self.write(records).is_err() {
-            self.dropped += records.len() as u64;
+        let mut rest = records;
+        while !rest.is_empty() {
+            let room = self.limits.max_bytes.saturating_sub(self.size);
+            let piece = match whole_records(rest, room) {
+                0 => whole_records(rest, self.limits.max_bytes).max(first_record(rest)),
+                fitting => fitting,
+            };
+            if self.write(&rest[..piece]).is_err() {
+                self.dropped += piece as u64;
+            }
+            rest = &rest[piece..];
         }
     }
 
@@ -75,15 +94,45 @@ impl LogWriter {
         self.number += 1;
         self.size = 0;
         let keep = u64::from(self.limits.files);
-        for old in file_numbers(&self.dir)?.into_iter().filter(|n| n + keep <= self.number) {
+        for old in file_numbers(&self.dir)?
+            .into_iter()
+            .filter(|n| n + keep <= self.number)
+        {
             std::fs::remove_file(file_path(&self.dir, old))?;
         }
         Ok(())
     }
 }
 
+/// Length of the first record.
+fn first_record(records: &[u8]) -> usize {
+    let length = records
+        .get(4..8)
+        .map_or(0, |l| u32::from_le_bytes([l[0], l[1], l[2], l[3]]));
+    (HEADER_BYTES + length as usize).min(records.len())
+}
+
+/// Length of the records at the start that fit in `room`.
+fn whole_records(records: &[u8], room: u64) -> usize {
+    let mut used = 0;
+    while used < records.len() {
+        let next = used + first_record(&records[used..]);
+        if next as u64 > room {
+            break;
+        }
+        used = next;
+    }
+    used
+}
+
 fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Length of the file up to the end of its last whole record.

@@ -39,7 +39,8 @@ pub(super) fn spawn(work: impl FnOnce() -> Work) -> io::Result<UnixStream> {
             };
             let fds: Vec<i32> = fd.iter().map(AsRawFd::as_raw_fd).collect();
             // When the shim is gone, nobody waits for the answer.
-            let _ = wire::encode(&outcome).and_then(|frame| wire::send_with_fds(&theirs, &frame, &fds));
+            let _ =
+                wire::encode(&outcome).and_then(|frame| wire::send_with_fds(&theirs, &frame, &fds));
             // SAFETY: `_exit` takes no pointers and does not return; destructors belong to the parent.
             unsafe { libc::_exit(0) }
         }
@@ -48,7 +49,9 @@ pub(super) fn spawn(work: impl FnOnce() -> Work) -> io::Result<UnixStream> {
 
 /// libcontainer waits for its own children; a blocked or ignored SIGCHLD must not be inherited.
 fn default_child_signal() {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
+    use nix::sys::signal::{
+        SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigprocmask,
+    };
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     let _ = set_action(Signal::SIGCHLD, &default);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
@@ -66,12 +69,22 @@ pub(super) fn outcome(socket: &UnixStream) -> (Outcome, Option<OwnedFd>) {
                 kept = kept.or_else(|| fds.into_iter().next());
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (Outcome::Failed(format!("the set-up process: {error}")), None),
+            Err(error) => {
+                return (
+                    Outcome::Failed(format!("the set-up process: {error}")),
+                    None,
+                );
+            }
         }
         match wire::decode(&bytes) {
             Ok(Some((outcome, _))) => return (outcome, kept),
             Ok(None) => {}
-            Err(error) => return (Outcome::Failed(format!("the set-up process: {error}")), None),
+            Err(error) => {
+                return (
+                    Outcome::Failed(format!("the set-up process: {error}")),
+                    None,
+                );
+            }
         }
     }
 }

@@ -3,7 +3,10 @@
 //! Runs in a helper process that joins the container's namespaces, so every path is resolved inside the
 //! container, and no program of the image has run yet.
 
-#![allow(unsafe_code, reason = "mount_setattr and the loopback ioctl have no safe wrappers")]
+#![allow(
+    unsafe_code,
+    reason = "mount_setattr and the loopback ioctl have no safe wrappers"
+)]
 
 use crate::oci::SECRETS_DIR;
 use crate::wire::FileHead;
@@ -20,20 +23,31 @@ use std::path::{Path, PathBuf};
 const ELSEWHERE: &str = "/run/secrets/.files";
 
 /// Joins the namespaces of `pid` and finishes the container.
-pub(super) fn finish(pid: i32, own_network: bool, files: &[(FileHead, Vec<u8>)]) -> Result<(), String> {
-    let open = |name: &str| File::open(format!("/proc/{pid}/ns/{name}")).map_err(|e| format!("namespace {name}: {e}"));
+pub(super) fn finish(
+    pid: i32,
+    own_network: bool,
+    files: &[(FileHead, Vec<u8>)],
+) -> Result<(), String> {
+    let open = |name: &str| {
+        File::open(format!("/proc/{pid}/ns/{name}")).map_err(|e| format!("namespace {name}: {e}"))
+    };
     let (mounts, network) = (open("mnt")?, open("net")?);
     if own_network {
-        setns(&network, CloneFlags::CLONE_NEWNET).map_err(|e| format!("join the network namespace: {e}"))?;
+        setns(&network, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| format!("join the network namespace: {e}"))?;
         loopback_up().map_err(|e| format!("bring the loopback device up: {e}"))?;
     }
-    setns(&mounts, CloneFlags::CLONE_NEWNS).map_err(|e| format!("join the mount namespace: {e}"))?;
+    setns(&mounts, CloneFlags::CLONE_NEWNS)
+        .map_err(|e| format!("join the mount namespace: {e}"))?;
     // Device nodes of the image must not open the host's devices; the usual ones are on /dev, another mount.
-    set_attributes(c"/", libc::MOUNT_ATTR_NODEV, 0).map_err(|e| format!("forbid devices on /: {e}"))?;
-    read_only_below(c"/sys/fs/cgroup").map_err(|e| format!("make /sys/fs/cgroup read-only: {e}"))?;
+    set_attributes(c"/", libc::MOUNT_ATTR_NODEV, 0)
+        .map_err(|e| format!("forbid devices on /: {e}"))?;
+    read_only_below(c"/sys/fs/cgroup")
+        .map_err(|e| format!("make /sys/fs/cgroup read-only: {e}"))?;
     if !files.is_empty() {
         place_files(files)?;
-        read_only_below(c"/run/secrets").map_err(|e| format!("make {SECRETS_DIR} read-only: {e}"))?;
+        read_only_below(c"/run/secrets")
+            .map_err(|e| format!("make {SECRETS_DIR} read-only: {e}"))?;
     }
     Ok(())
 }
@@ -41,8 +55,13 @@ pub(super) fn finish(pid: i32, own_network: bool, files: &[(FileHead, Vec<u8>)])
 fn place_files(files: &[(FileHead, Vec<u8>)]) -> Result<(), String> {
     for (number, (head, content)) in files.iter().enumerate() {
         let direct = head.target.starts_with(SECRETS_DIR);
-        let path = if direct { head.target.clone() } else { PathBuf::from(ELSEWHERE).join(number.to_string()) };
-        let fail = |action: &str, error: io::Error| format!("{action} {}: {error}", head.target.display());
+        let path = if direct {
+            head.target.clone()
+        } else {
+            PathBuf::from(ELSEWHERE).join(number.to_string())
+        };
+        let fail =
+            |action: &str, error: io::Error| format!("{action} {}: {error}", head.target.display());
         write_file(&path, head, content).map_err(|e| fail("write", e))?;
         if !direct {
             // libcontainer has put an empty file there, so that this works below a read-only root too.
@@ -56,10 +75,21 @@ fn write_file(path: &Path, head: &FileHead, content: &[u8]) -> io::Result<()> {
     if let Some(parent) = path.parent()
         && !parent.is_dir()
     {
-        let mode = if parent == Path::new(ELSEWHERE) { 0o700 } else { 0o755 };
-        fs::DirBuilder::new().recursive(true).mode(mode).create(parent)?;
+        let mode = if parent == Path::new(ELSEWHERE) {
+            0o700
+        } else {
+            0o755
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(parent)?;
     }
-    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(content)?;
     chown(path, Some(head.uid), Some(head.gid))?;
     // After the change of owner, which clears set-id bits.
@@ -67,14 +97,26 @@ fn write_file(path: &Path, head: &FileHead, content: &[u8]) -> io::Result<()> {
 }
 
 fn bind_read_only(source: &Path, target: &Path) -> io::Result<()> {
-    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    mount(
+        Some(source),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )?;
     let flags = MsFlags::MS_BIND
         | MsFlags::MS_REMOUNT
         | MsFlags::MS_RDONLY
         | MsFlags::MS_NOSUID
         | MsFlags::MS_NODEV
         | MsFlags::MS_NOEXEC;
-    Ok(mount(None::<&str>, target, None::<&str>, flags, None::<&str>)?)
+    Ok(mount(
+        None::<&str>,
+        target,
+        None::<&str>,
+        flags,
+        None::<&str>,
+    )?)
 }
 
 /// Makes a mount and all below it read-only. Nothing happens where there is no such path.
@@ -100,7 +142,11 @@ fn set_attributes(path: &CStr, set: u64, flags: i32) -> io::Result<()> {
             size_of::<libc::mount_attr>(),
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn loopback_up() -> io::Result<()> {
@@ -110,7 +156,8 @@ fn loopback_up() -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+    request.ifr_ifru.ifru_flags =
+        i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
     // SAFETY: `request` is a valid `ifreq` that outlives the call.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
         0 => Ok(()),

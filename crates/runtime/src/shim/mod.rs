@@ -64,7 +64,12 @@ fn run(dir: &Path) -> io::Result<()> {
         Ok(server) => {
             let Held { lock, mut orders } = held;
             // The daemon may have been killed meanwhile; the next one finds the container by its directory.
-            let _ = wire::write(&mut orders, &Reply::Created { pid: server.pid().unsigned_abs() });
+            let _ = wire::write(
+                &mut orders,
+                &Reply::Created {
+                    pid: server.pid().unsigned_abs(),
+                },
+            );
             drop(orders);
             let result = server.run();
             drop(lock);
@@ -89,7 +94,10 @@ fn prepare(
     let signals = server::signals().map_err(|e| say("signals", e))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| say("become the reaper", e.into()))?;
     let listener = wire::listen(&dir.0, SOCKET).map_err(|e| say("listen", e))?;
-    dir.set_shim(ShimRecord { pid: std::process::id() }).map_err(|e| say("record the shim", e))?;
+    dir.set_shim(ShimRecord {
+        pid: std::process::id(),
+    })
+    .map_err(|e| say("record the shim", e))?;
     let groups = Cgroups::discover().map_err(|e| say("control groups", e))?;
     // Where a service manager also uses version 1, the container's processes must inherit the place, so the move
     // comes first; otherwise they get a group of their own and the move can wait until the program runs.
@@ -98,9 +106,15 @@ fn prepare(
     }
     let set = capability::effective_set(&order.spec.capabilities)?;
     let profile = seccomp::profile(&set, !groups.is_unified())?;
-    let close = [held.lock.as_raw_fd(), held.orders.as_raw_fd(), listener.as_raw_fd(), signals.as_raw_fd()];
+    let close = [
+        held.lock.as_raw_fd(),
+        held.orders.as_raw_fd(),
+        listener.as_raw_fd(),
+        signals.as_raw_fd(),
+    ];
     let created = create::create(order, contents, dir, &profile, &close)?;
-    let oom_score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_else(|_| "0".into());
+    let oom_score =
+        std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_else(|_| "0".into());
     let _ = std::fs::write("/proc/self/oom_score_adj", SHIM_OOM_SCORE);
     server::Server::new(server::Parts {
         spec: order.spec.clone(),
@@ -145,7 +159,11 @@ fn take_descriptors(dir: &ContainerDir) -> io::Result<Held> {
     let orders = UnixStream::from(io::stdin().as_fd_owned()?);
     let lock = io::stderr().as_fd_owned()?;
     let errors: PathBuf = dir.0.join("shim.err");
-    let errors = OpenOptions::new().create(true).append(true).mode(0o600).open(errors)?;
+    let errors = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(errors)?;
     let null = File::open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stderr(&errors)?;

@@ -94,13 +94,21 @@ pub(super) struct Server {
 pub(super) fn signals() -> io::Result<SignalFd> {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler};
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE] {
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGPIPE,
+    ] {
         super::executor::set_action(signal, &ignore)?;
     }
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
     set.thread_block()?;
-    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+    Ok(SignalFd::with_flags(
+        &set,
+        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+    )?)
 }
 
 impl Server {
@@ -170,14 +178,23 @@ impl Server {
                 fds.push(socket.as_fd());
             }
         }
-        let mut polled: Vec<PollFd<'_>> = fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut polled: Vec<PollFd<'_>> = fds
+            .into_iter()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) => {}
             Err(nix::errno::Errno::EINTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         }
-        let ready = polled.iter().map(|p| p.revents().is_some_and(|r| !r.is_empty()));
-        Ok(sources.into_iter().zip(ready).filter_map(|(source, ready)| ready.then_some(source)).collect())
+        let ready = polled
+            .iter()
+            .map(|p| p.revents().is_some_and(|r| !r.is_empty()));
+        Ok(sources
+            .into_iter()
+            .zip(ready)
+            .filter_map(|(source, ready)| ready.then_some(source))
+            .collect())
     }
 
     fn handle(&mut self, source: Source) {
@@ -198,13 +215,22 @@ impl Server {
 
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
-            let peer = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials);
+            let peer =
+                nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials);
             let trusted = peer.is_ok_and(|p| p.uid() == nix::unistd::geteuid().as_raw());
-            if !trusted || self.connections.len() >= MAX_CONNECTIONS || stream.set_nonblocking(true).is_err() {
+            if !trusted
+                || self.connections.len() >= MAX_CONNECTIONS
+                || stream.set_nonblocking(true).is_err()
+            {
                 continue;
             }
             self.next += 1;
-            let connection = Connection { stream, buffer: Vec::new(), fds: Vec::new(), subscribed: false };
+            let connection = Connection {
+                stream,
+                buffer: Vec::new(),
+                fds: Vec::new(),
+                subscribed: false,
+            };
             self.connections.insert(self.next, connection);
         }
     }
@@ -212,7 +238,9 @@ impl Server {
     fn receive(&mut self, number: u64) {
         let mut buffer = [0; 16 * 1024];
         loop {
-            let Some(connection) = self.connections.get_mut(&number) else { return };
+            let Some(connection) = self.connections.get_mut(&number) else {
+                return;
+            };
             match wire::receive_with_fds(&connection.stream, &mut buffer) {
                 Ok((0, _)) => return self.hang_up(number),
                 Ok((read, fds)) => {
@@ -224,7 +252,9 @@ impl Server {
                 Err(_) => return self.hang_up(number),
             }
             loop {
-                let Some(connection) = self.connections.get_mut(&number) else { return };
+                let Some(connection) = self.connections.get_mut(&number) else {
+                    return;
+                };
                 match wire::decode::<Request>(&connection.buffer) {
                     Ok(None) => break,
                     Ok(Some((request, used))) => {
@@ -247,15 +277,24 @@ impl Server {
     }
 
     fn send(&mut self, number: u64, reply: &Reply, fds: &[RawFd]) {
-        let Some(connection) = self.connections.get(&number) else { return };
-        let sent = wire::encode(reply).and_then(|frame| wire::send_with_fds(&connection.stream, &frame, fds));
+        let Some(connection) = self.connections.get(&number) else {
+            return;
+        };
+        let sent = wire::encode(reply)
+            .and_then(|frame| wire::send_with_fds(&connection.stream, &frame, fds));
         if sent.is_err() {
             self.hang_up(number);
         }
     }
 
     fn fail(&mut self, number: u64, reason: impl Into<String>) {
-        self.send(number, &Reply::Failed { reason: reason.into() }, &[]);
+        self.send(
+            number,
+            &Reply::Failed {
+                reason: reason.into(),
+            },
+            &[],
+        );
     }
 
     fn answer(&mut self, number: u64, request: Request, fds: Vec<OwnedFd>) {
@@ -264,8 +303,16 @@ impl Server {
                 if let Some(connection) = self.connections.get_mut(&number) {
                     connection.subscribed = true;
                 }
-                let state = if self.started_at.is_some() { RuntimeState::Running } else { RuntimeState::Created };
-                let state = ShimState { state, pid: self.pid.unsigned_abs(), started_at: self.started_at };
+                let state = if self.started_at.is_some() {
+                    RuntimeState::Running
+                } else {
+                    RuntimeState::Created
+                };
+                let state = ShimState {
+                    state,
+                    pid: self.pid.unsigned_abs(),
+                    started_at: self.started_at,
+                };
                 self.send(number, &Reply::State(state), &[]);
             }
             Request::Start => self.start(number),
@@ -315,13 +362,19 @@ impl Server {
 
     fn start_done(&mut self) {
         self.report = None;
-        let Some(starter) = self.starter.take() else { return };
+        let Some(starter) = self.starter.take() else {
+            return;
+        };
         if self.reason.is_empty() {
             let at = now();
             self.started_at = Some(at);
             self.send(starter, &Reply::Started { at }, &[]);
-            let others: Vec<u64> =
-                self.connections.iter().filter(|(n, c)| c.subscribed && **n != starter).map(|(n, _)| *n).collect();
+            let others: Vec<u64> = self
+                .connections
+                .iter()
+                .filter(|(n, c)| c.subscribed && **n != starter)
+                .map(|(n, _)| *n)
+                .collect();
             for number in others {
                 self.send(number, &Reply::Started { at }, &[]);
             }
@@ -339,13 +392,20 @@ impl Server {
             return self.fail(number, "the container does not run yet");
         }
         if self.execs.contains_key(&number) || fds.len() != if exec.tty { 0 } else { 3 } {
-            return self.fail(number, "the request is not understood; daemon and shim differ in version");
+            return self.fail(
+                number,
+                "the request is not understood; daemon and shim differ in version",
+            );
         }
         let cwd = exec.cwd.as_deref().unwrap_or(&self.spec.cwd);
         if let Err((field, reason)) = check_process(&exec.args, &exec.env, cwd) {
             return self.fail(number, format!("{field}: {reason}"));
         }
-        let mut close = vec![self.lock, self.listener.as_raw_fd(), self.signals.as_raw_fd()];
+        let mut close = vec![
+            self.lock,
+            self.listener.as_raw_fd(),
+            self.signals.as_raw_fd(),
+        ];
         close.extend(self.connections.values().map(|c| c.stream.as_raw_fd()));
         let order = ExecOrder {
             spec: &self.spec,
@@ -366,7 +426,9 @@ impl Server {
     }
 
     fn exec_outcome(&mut self, number: u64) {
-        let Some(Exec::Starting(socket)) = self.execs.remove(&number) else { return };
+        let Some(Exec::Starting(socket)) = self.execs.remove(&number) else {
+            return;
+        };
         match helper::outcome(&socket) {
             (Outcome::Done(pid), terminal) => {
                 self.execs.insert(number, Exec::Running(pid));
@@ -395,8 +457,10 @@ impl Server {
         while let Some((pid, info)) = ended_child() {
             if pid == self.pid {
                 self.ended = Some(info);
-            } else if let Some(number) =
-                self.execs.iter().find_map(|(n, e)| matches!(e, Exec::Running(p) if *p == pid).then_some(*n))
+            } else if let Some(number) = self
+                .execs
+                .iter()
+                .find_map(|(n, e)| matches!(e, Exec::Running(p) if *p == pid).then_some(*n))
             {
                 self.exec_ended(number, info);
             } else {
@@ -417,7 +481,11 @@ impl Server {
             self.read_report();
             self.start_done();
         }
-        let record = ExitRecord { info, at: now(), lost: false };
+        let record = ExitRecord {
+            info,
+            at: now(),
+            lost: false,
+        };
         let recorded = self.dir.set_exit(&record);
         let numbers: Vec<u64> = self.connections.keys().copied().collect();
         for number in numbers {
@@ -448,7 +516,10 @@ fn kill_group(pid: i32) {
     let _ = send_signal(pid, libc::SIGKILL);
 }
 
-#[allow(unsafe_code, reason = "nix's waitpid fails for children ended by a real-time signal")]
+#[allow(
+    unsafe_code,
+    reason = "nix's waitpid fails for children ended by a real-time signal"
+)]
 fn ended_child() -> Option<(i32, ExitInfo)> {
     let mut status = 0;
     // SAFETY: `status` is a valid place for the result.
@@ -458,9 +529,17 @@ fn ended_child() -> Option<(i32, ExitInfo)> {
     }
     let info = if libc::WIFSIGNALED(status) {
         let signal = libc::WTERMSIG(status);
-        ExitInfo { code: 128 + signal, signal: Some(signal), oom: false }
+        ExitInfo {
+            code: 128 + signal,
+            signal: Some(signal),
+            oom: false,
+        }
     } else {
-        ExitInfo { code: libc::WEXITSTATUS(status), signal: None, oom: false }
+        ExitInfo {
+            code: libc::WEXITSTATUS(status),
+            signal: None,
+            oom: false,
+        }
     };
     Some((pid, info))
 }
@@ -469,7 +548,9 @@ fn ended_child() -> Option<(i32, ExitInfo)> {
 /// has no handler for, unless they are blocked (a thread may wait for them). One that is ignored on
 /// purpose counts as taken: the program has decided.
 fn takes_signal(pid: i32, signal: i32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return true;
+    };
     let bit = 1_u64 << (signal - 1).clamp(0, 63);
     let has = |key: &str| {
         status
@@ -478,5 +559,9 @@ fn takes_signal(pid: i32, signal: i32) -> bool {
             .and_then(|v| u64::from_str_radix(v.trim(), 16).ok())
             .is_none_or(|mask| mask & bit != 0)
     };
-    signal == libc::SIGKILL || signal == libc::SIGSTOP || has("SigCgt:") || has("SigIgn:") || has("SigBlk:")
+    signal == libc::SIGKILL
+        || signal == libc::SIGSTOP
+        || has("SigCgt:")
+        || has("SigIgn:")
+        || has("SigBlk:")
 }

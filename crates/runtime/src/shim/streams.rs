@@ -28,7 +28,10 @@ impl Streams {
         }
         Ok(Self {
             pipes: pipes.map(Some),
-            cutters: [LineCutter::new(LogSource::Stdout), LineCutter::new(LogSource::Stderr)],
+            cutters: [
+                LineCutter::new(LogSource::Stdout),
+                LineCutter::new(LogSource::Stderr),
+            ],
             writer,
             buffer: vec![0; READ_BYTES],
             records: Vec::new(),
@@ -42,7 +45,9 @@ impl Streams {
 
     /// Reads once; true when there may be more.
     pub(super) fn pump(&mut self, stream: usize) -> bool {
-        let Some(pipe) = &self.pipes[stream] else { return false };
+        let Some(pipe) = &self.pipes[stream] else {
+            return false;
+        };
         match nix::unistd::read(pipe, &mut self.buffer) {
             Ok(0) => {
                 self.pipes[stream] = None;

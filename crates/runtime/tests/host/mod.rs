@@ -1,5 +1,7 @@
 //! A place for real containers: directories, control group, root file system, and proof that nothing is left.
 
+#![allow(dead_code, reason = "each test program uses its part")]
+
 use super::common::{Environment, PATIENCE, Workload, fresh_id, soon};
 use std::future::Future;
 use std::io::{BufRead, BufReader};
@@ -34,18 +36,25 @@ pub fn make_executable(path: &Path) {
 
 /// Whether a process runs; one that has ended and waits to be collected does not.
 pub fn runs(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .trim_start()
+            .starts_with('Z')
+    })
 }
 
 /// Whether any file below a directory holds a text; other file systems are not entered.
 pub fn holds_text(dir: &Path, text: &str) -> bool {
-    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return false;
+    };
     entries.flatten().any(|e| match e.file_type() {
         Ok(kind) if kind.is_dir() => holds_text(&e.path(), text),
-        Ok(kind) if kind.is_file() => {
-            std::fs::read(e.path()).is_ok_and(|b| b.windows(text.len()).any(|w| w == text.as_bytes()))
-        }
+        Ok(kind) if kind.is_file() => std::fs::read(e.path())
+            .is_ok_and(|b| b.windows(text.len()).any(|w| w == text.as_bytes())),
         _ => false,
     })
 }
@@ -58,15 +67,30 @@ impl Host {
             return None;
         }
         if !Path::new(BUSYBOX).exists() {
-            eprintln!("SKIPPED (needs {BUSYBOX}, Debian package busybox-static): a test with real containers");
+            eprintln!(
+                "SKIPPED (needs {BUSYBOX}, Debian package busybox-static): a test with real containers"
+            );
             return None;
         }
-        let dir = tempfile::Builder::new().prefix("warren-runtime-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("warren-runtime-")
+            .tempdir()
+            .unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let cgroup_root = format!("/warren-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let cgroup_root = format!(
+            "/warren-test-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         make_rootfs(&dir.path().join("rootfs"));
         let groups = Cgroups::discover().unwrap();
-        let mut host = Self { dir, cgroup_root, driver: None, groups, mounts: 0 };
+        let mut host = Self {
+            dir,
+            cgroup_root,
+            driver: None,
+            groups,
+            mounts: 0,
+        };
         host.mounts = host.own_mounts();
         host.reopen().await;
         Some(host)
@@ -106,7 +130,11 @@ impl Host {
 
     pub async fn reopen(&mut self) {
         assert!(self.driver.is_none());
-        self.driver = Some(soon("the driver", EmbeddedDriver::open(self.config())).await.unwrap());
+        self.driver = Some(
+            soon("the driver", EmbeddedDriver::open(self.config()))
+                .await
+                .unwrap(),
+        );
     }
 
     /// Lets go of the driver.
@@ -124,7 +152,12 @@ impl Host {
         let mut handle = soon(&what, self.driver().exec(id, spec)).await.unwrap();
         let mut stderr = handle.stderr.take().unwrap();
         let (mut out, mut err) = (String::new(), String::new());
-        let both = async { tokio::join!(handle.stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)) };
+        let both = async {
+            tokio::join!(
+                handle.stdout.read_to_string(&mut out),
+                stderr.read_to_string(&mut err)
+            )
+        };
         let _ = soon(&what, both).await;
         (soon(&what, handle.exit).await.unwrap(), out + &err)
     }
@@ -139,20 +172,36 @@ impl Host {
     }
 
     pub fn shim_pid(&self, id: ContainerId) -> i32 {
-        let text = std::fs::read_to_string(self.state_dir().join(id.to_string()).join("shim.json")).unwrap();
+        let text = std::fs::read_to_string(self.state_dir().join(id.to_string()).join("shim.json"))
+            .unwrap();
         let digits: String = text.chars().filter(char::is_ascii_digit).collect();
         digits.parse().unwrap()
     }
 
     pub fn shim_memory_kib(&self, id: ContainerId) -> String {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.shim_pid(id))).unwrap();
-        let field = |key: &str| status.lines().find(|l| l.starts_with(key)).unwrap_or_default().to_owned();
-        format!("{} {} {}", field("VmRSS"), field("RssAnon"), field("RssFile"))
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.shim_pid(id))).unwrap();
+        let field = |key: &str| {
+            status
+                .lines()
+                .find(|l| l.starts_with(key))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        format!(
+            "{} {} {}",
+            field("VmRSS"),
+            field("RssAnon"),
+            field("RssFile")
+        )
     }
 
     fn own_mounts(&self) -> usize {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        table.lines().filter(|l| l.contains(self.dir.path().to_str().unwrap())).count()
+        table
+            .lines()
+            .filter(|l| l.contains(self.dir.path().to_str().unwrap()))
+            .count()
     }
 
     fn own_processes(&self) -> Vec<String> {
@@ -168,13 +217,26 @@ impl Host {
     pub async fn finish(mut self) {
         assert_eq!(self.driver().list().await.unwrap(), []);
         self.close().await;
-        self.until("no process is left", || async { self.own_processes().is_empty() }).await;
+        self.until("no process is left", || async {
+            self.own_processes().is_empty()
+        })
+        .await;
         assert_eq!(self.own_mounts(), self.mounts, "mounts");
-        let left: Vec<_> = std::fs::read_dir(self.state_dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let left: Vec<_> = std::fs::read_dir(self.state_dir())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(left, ["driver.lock"]);
-        assert_eq!(std::fs::read_dir(self.log_dir()).unwrap().count(), 0, "logs");
+        assert_eq!(
+            std::fs::read_dir(self.log_dir()).unwrap().count(),
+            0,
+            "logs"
+        );
         let name = self.cgroup_root.trim_start_matches('/');
-        assert!(!self.groups.children("/").iter().any(|g| g == name), "control groups");
+        assert!(
+            !self.groups.children("/").iter().any(|g| g == name),
+            "control groups"
+        );
     }
 
     /// A daemon in a process of its own that runs one container.
@@ -200,7 +262,14 @@ impl Host {
         std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             let source = "/proc/thread-self/ns/net";
-            nix::mount::mount(Some(source), &target, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+            nix::mount::mount(
+                Some(source),
+                &target,
+                None::<&str>,
+                nix::mount::MsFlags::MS_BIND,
+                None::<&str>,
+            )
+            .unwrap();
         })
         .join()
         .unwrap();
@@ -230,7 +299,9 @@ pub struct Daemon(Child);
 impl Daemon {
     pub fn first_line(&mut self) -> String {
         let mut line = String::new();
-        BufReader::new(self.0.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(self.0.stderr.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         line.trim().to_owned()
     }
 
@@ -245,6 +316,16 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl Drop for Host {
+    /// After a failed test: nothing of it may run on.
+    fn drop(&mut self) {
+        for name in self.groups.children(&self.cgroup_root) {
+            let _ = self.groups.destroy(&format!("{}/{name}", self.cgroup_root));
+        }
+        let _ = self.groups.destroy(&self.cgroup_root);
     }
 }
 
@@ -280,7 +361,11 @@ fn make_rootfs(root: &Path) {
     std::fs::set_permissions(root.join("tmp"), std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
     let applets = Command::new(BUSYBOX).arg("--list").output().unwrap();
-    for applet in String::from_utf8(applets.stdout).unwrap().lines().filter(|a| *a != "busybox") {
+    for applet in String::from_utf8(applets.stdout)
+        .unwrap()
+        .lines()
+        .filter(|a| *a != "busybox")
+    {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
