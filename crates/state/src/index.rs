@@ -2,6 +2,7 @@
 //! which ports are taken.
 
 use crate::state::{ClusterState, NodeUsage};
+use crate::table::Key;
 use warren_types::{
     Bytes, Container, MilliCpu, Mode, Node, NodeResources, Protocol, PublishMode, Service,
     ServiceSpec, Slot,
@@ -26,11 +27,15 @@ pub(crate) const fn protocol_key(protocol: Protocol) -> u8 {
     }
 }
 
-/// Place of a slot in the order of its service.
-pub(crate) const fn slot_key(slot: Slot) -> u128 {
+/// Place of a slot in the order of its service. Two nodes may share one; the reader compares slots.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the random end of an id tells nodes apart well enough"
+)]
+pub(crate) const fn slot_key(slot: Slot) -> u32 {
     match slot {
-        Slot::Replica(number) => number as u128,
-        Slot::Node(node) => node.as_u128(),
+        Slot::Replica(number) => number,
+        Slot::Node(node) => node.as_u128() as u32,
     }
 }
 
@@ -132,13 +137,13 @@ pub(crate) fn container(
     }
     let node_of = |c: Option<&Container>| c.and_then(|c| c.node);
     let (old_node, new_node) = (node_of(before), node_of(after));
-    let id = before.or(after).map_or(0, |c| c.id.as_u128());
+    let id = Key::new(before.or(after).map_or(0, |c| c.id.as_u128()));
     if old_node != new_node {
         if let Some(node) = old_node {
-            state.by_node.remove(&(node.as_u128(), id));
+            state.by_node.remove(&(Key::new(node.as_u128()), id));
         }
         if let Some(node) = new_node {
-            state.by_node.insert((node.as_u128(), id));
+            state.by_node.insert((Key::new(node.as_u128()), id));
         }
     }
     let (old_holds, new_holds) = (before.filter(|c| holds(c)), after.filter(|c| holds(c)));
@@ -149,11 +154,11 @@ pub(crate) fn container(
     }
 }
 
-pub(crate) const fn service_key(container: &Container) -> (u128, u128, u128) {
+pub(crate) const fn service_key(container: &Container) -> (Key, u32, Key) {
     (
-        container.service.as_u128(),
+        Key::new(container.service.as_u128()),
         slot_key(container.slot),
-        container.id.as_u128(),
+        Key::new(container.id.as_u128()),
     )
 }
 

@@ -5,7 +5,7 @@ use crate::change::ObjectKind;
 use crate::hash::hash_of;
 use crate::index::{self, fits};
 use crate::state::{ClusterState, NodeUsage};
-use crate::table::{Object, Table};
+use crate::table::{Key, Object, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use warren_types::{
@@ -153,7 +153,7 @@ impl ClusterState {
         let mut sum = 0_u64;
         for (key, row) in &table.rows {
             sum = sum.wrapping_add(hash_of(T::KIND as u64, &**row));
-            if row.key() != *key {
+            if row.key() != key.id() {
                 found.add(Rule::Table, &**row, "lies under another id");
             }
             if row.version() > self.revision || row.version().0 == 0 {
@@ -237,7 +237,7 @@ impl ClusterState {
                 on_nodes += 1;
                 if !self
                     .by_node
-                    .contains(&(node.as_u128(), container.id.as_u128()))
+                    .contains(&(Key::new(node.as_u128()), Key::new(container.id.as_u128())))
                 {
                     found.add(Rule::Index, &**container, "is not in the index by node");
                 }

@@ -4,7 +4,7 @@ use crate::change::ChangeSet;
 use crate::command::OpResult;
 use crate::hash::hash_of;
 use crate::index::{self, NodePortKey, Published, PublishedKey};
-use crate::table::{Object, Table};
+use crate::table::{Key, Object, Table};
 use crate::window::Window;
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
@@ -31,9 +31,9 @@ pub struct ClusterState {
     pub(crate) tokens: Table<JoinToken>,
     pub(crate) window: Window,
     /// (service, slot, container)
-    pub(crate) by_service: OrdSet<(u128, u128, u128)>,
+    pub(crate) by_service: OrdSet<(Key, u32, Key)>,
     /// (node, container)
-    pub(crate) by_node: OrdSet<(u128, u128)>,
+    pub(crate) by_node: OrdSet<(Key, Key)>,
     pub(crate) usage: OrdMap<u128, NodeUsage>,
     pub(crate) node_ports: OrdMap<NodePortKey, u128>,
     pub(crate) published: OrdMap<PublishedKey, Published>,
@@ -161,12 +161,13 @@ impl ClusterState {
         self.service_revision(container.service, container.service_revision)
     }
 
-    /// Containers of a service, by slot, then by age; ended ones included.
+    /// Containers of a service, by slot, then by age; ended ones included. (Places of a global
+    /// service are in no particular order.)
     pub fn containers_of_service(&self, id: ServiceId) -> impl Iterator<Item = &Arc<Container>> {
-        let key = id.as_u128();
+        let key = Key::new(id.as_u128());
         self.by_service
-            .range((key, 0, 0)..=(key, u128::MAX, u128::MAX))
-            .filter_map(|(_, _, container)| self.containers.get(*container))
+            .range((key, 0, Key::MIN)..=(key, u32::MAX, Key::MAX))
+            .filter_map(|(_, _, container)| self.containers.rows.get(container))
     }
 
     /// Containers of one slot of a service, by age; ended ones included.
@@ -175,18 +176,19 @@ impl ClusterState {
         id: ServiceId,
         slot: Slot,
     ) -> impl Iterator<Item = &Arc<Container>> {
-        let (service, place) = (id.as_u128(), index::slot_key(slot));
+        let (service, place) = (Key::new(id.as_u128()), index::slot_key(slot));
         self.by_service
-            .range((service, place, 0)..=(service, place, u128::MAX))
-            .filter_map(|(_, _, container)| self.containers.get(*container))
+            .range((service, place, Key::MIN)..=(service, place, Key::MAX))
+            .filter_map(|(_, _, container)| self.containers.rows.get(container))
+            .filter(move |container| container.slot == slot)
     }
 
     /// Containers that were placed on a node, by age; ended ones included.
     pub fn containers_on_node(&self, id: NodeId) -> impl Iterator<Item = &Arc<Container>> {
-        let key = id.as_u128();
+        let key = Key::new(id.as_u128());
         self.by_node
-            .range((key, 0)..=(key, u128::MAX))
-            .filter_map(|(_, container)| self.containers.get(*container))
+            .range((key, Key::MIN)..=(key, Key::MAX))
+            .filter_map(|(_, container)| self.containers.rows.get(container))
     }
 
     /// What the live containers of a node hold. O(log n).
@@ -225,12 +227,12 @@ impl ClusterState {
                 table.names.remove(name);
             }
             if let Some(name) = new_name {
-                table.names.insert(Arc::from(name), key);
+                table.names.insert(Arc::from(name), Key::new(key));
             }
         }
         match &after {
-            Some(new) => table.rows.insert(key, Arc::clone(new)),
-            None => table.rows.remove(&key),
+            Some(new) => table.rows.insert(Key::new(key), Arc::clone(new)),
+            None => table.rows.remove(&Key::new(key)),
         };
         T::reindex(self, before.as_deref(), after.as_deref());
         before

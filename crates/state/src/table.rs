@@ -28,11 +28,32 @@ pub(crate) trait Object: Hash + Clone + PartialEq + Sized {
     fn into_change(delta: Delta<Self>) -> Change;
 }
 
+/// An id as a key of a persistent map: as two words it has no need of 16-byte alignment, which would
+/// cost 8 bytes in each entry of each map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key([u64; 2]);
+
+impl Key {
+    pub(crate) const MIN: Self = Self([0; 2]);
+    pub(crate) const MAX: Self = Self([u64::MAX; 2]);
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves are taken one by one"
+    )]
+    pub(crate) const fn new(id: u128) -> Self {
+        Self([(id >> 64) as u64, id as u64])
+    }
+    pub(crate) fn id(self) -> u128 {
+        (u128::from(self.0[0]) << 64) | u128::from(self.0[1])
+    }
+}
+
 /// Rows by id and ids by name.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Table<T> {
-    pub(crate) rows: OrdMap<u128, Arc<T>>,
-    pub(crate) names: OrdMap<Arc<str>, u128>,
+    pub(crate) rows: OrdMap<Key, Arc<T>>,
+    pub(crate) names: OrdMap<Arc<str>, Key>,
 }
 
 impl<T> Default for Table<T> {
@@ -46,7 +67,7 @@ impl<T> Default for Table<T> {
 
 impl<T> Table<T> {
     pub(crate) fn get(&self, key: u128) -> Option<&Arc<T>> {
-        self.rows.get(&key)
+        self.rows.get(&Key::new(key))
     }
     pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<T>> {
         self.names.get(name).and_then(|key| self.rows.get(key))

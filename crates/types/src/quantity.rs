@@ -188,10 +188,12 @@ impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0;
         match ms {
-            _ if ms % 1000 != 0 && ms < 1000 => write!(f, "{ms}ms"),
-            _ if ms % 1000 != 0 => write!(f, "{}.{:03}s", ms / 1000, ms % 1000),
-            _ if ms >= 3_600_000 && ms % 3_600_000 == 0 => write!(f, "{}h", ms / 3_600_000),
-            _ if ms >= 60_000 && ms % 60_000 == 0 => write!(f, "{}m", ms / 60_000),
+            _ if !ms.is_multiple_of(1000) && ms < 1000 => write!(f, "{ms}ms"),
+            _ if !ms.is_multiple_of(1000) => write!(f, "{}.{:03}s", ms / 1000, ms % 1000),
+            _ if ms >= 3_600_000 && ms.is_multiple_of(3_600_000) => {
+                write!(f, "{}h", ms / 3_600_000)
+            }
+            _ if ms >= 60_000 && ms.is_multiple_of(60_000) => write!(f, "{}m", ms / 60_000),
             _ => write!(f, "{}s", ms / 1000),
         }
     }

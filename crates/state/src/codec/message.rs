@@ -81,10 +81,6 @@ pub(super) struct Op {
     pub(super) kind: Option<OpKind>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives for the moment of encoding or decoding one operation"
-)]
 #[derive(Clone, PartialEq, Oneof)]
 pub(super) enum OpKind {
     #[prost(message, tag = "1")]

@@ -326,7 +326,7 @@ impl<F: Read> Reader<F> {
         if end.hash_scheme == HASH_SCHEME && end.hash != self.state.hash() {
             return Err(bad("its content does not come to its hash"));
         }
-        let nodes: Vec<u128> = self.state.nodes.rows.keys().copied().collect();
+        let nodes: Vec<u128> = self.state.nodes.rows.keys().map(|k| k.id()).collect();
         for node in nodes {
             index::overbooked(&mut self.state, node);
         }

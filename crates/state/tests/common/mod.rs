@@ -2,16 +2,16 @@
 //! so that sequences get deep instead of being refused at the first step.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+mod objects;
+
+pub use objects::*;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_state::{Actor, ClusterState, Command, NodePatch, Op};
 use warren_types::*;
 
 /// Names and ids are drawn from this few, so that they collide.
 const FEW: u64 = 4;
-/// Objects of one kind that are drawn.
-const OBJECTS: u64 = 2;
 
 /// Random numbers that become one operation.
 #[derive(Debug, Clone)]
@@ -86,239 +86,6 @@ pub fn service_id(n: u64) -> ServiceId {
     ServiceId::from_parts(2, u128::from(n % FEW) + 1)
 }
 
-pub fn node(n: u64) -> Node {
-    let n = n % FEW;
-    Node {
-        id: node_id(n),
-        name: format!("node-{n}"),
-        role: [NodeRole::Hybrid, NodeRole::Worker, NodeRole::Manager][n as usize % 3],
-        address: String::new(),
-        hostname: format!("host-{n}"),
-        labels: BTreeMap::new(),
-        platform: Platform::default(),
-        resources: NodeResources {
-            cpu: MilliCpu(2000),
-            memory: Bytes(1 << 30),
-            disk: Bytes(1 << 40),
-        },
-        availability: Availability::Active,
-        liveness: Liveness::Ready,
-        reason: String::new(),
-        subnet: format!("10.89.{n}.0/24"),
-        version_text: "0.1.0".to_owned(),
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: Revision(0),
-    }
-}
-
-/// A service spec; `n` decides what it names, publishes and reserves. Service 3 is global.
-pub fn spec(service: u64, n: u16) -> ServiceSpec {
-    let service = service % FEW;
-    let mut spec = ServiceSpec {
-        name: format!("service-{service}"),
-        mode: match service {
-            3 => Mode::Global,
-            _ => Mode::Replicated {
-                replicas: u32::from(n % 4),
-            },
-        },
-        ..ServiceSpec::default()
-    };
-    spec.container.image = format!("app:{}", n % 3);
-    spec.container.resources.memory_reservation = Some(Bytes(u64::from(n % 5) * 150 * Bytes::MIB));
-    spec.container.resources.cpu_reservation = Some(MilliCpu(u32::from(n % 3) * 300));
-    let few = |shift: u16| (n >> shift) % 4;
-    if few(4) == 0 {
-        let source = format!("secret-{}", mostly_one(few(6)));
-        spec.container.secrets.push(FileRef {
-            source,
-            ..FileRef::default()
-        });
-    }
-    if few(6) == 1 {
-        let source = format!("config-{}", mostly_one(few(8)));
-        spec.container.configs.push(FileRef {
-            source,
-            ..FileRef::default()
-        });
-    }
-    if few(8) == 0 {
-        spec.container.mounts.push(Mount::Volume {
-            source: format!("volume-{}", mostly_one(few(4))),
-            target: "/data".to_owned(),
-            read_only: false,
-        });
-    }
-    if few(10) == 0 {
-        spec.networks
-            .push(format!("network-{}", mostly_one(few(8))));
-    }
-    if few(12) < 2 {
-        spec.ports.push(PortMapping {
-            container_port: 80,
-            host_port: 8000 + few(4),
-            publish_mode: match few(12) {
-                0 => PublishMode::Ingress,
-                _ => PublishMode::Host,
-            },
-            ..PortMapping::default()
-        });
-    }
-    if few(14) == 3 && few(2) == 3 {
-        // Invalid on purpose.
-        spec.container.image.clear();
-    }
-    spec
-}
-
-/// The one that the prelude makes, or now and then another.
-const fn mostly_one(n: u16) -> u16 {
-    if n == 3 { 3 } else { 1 }
-}
-
-fn sealed(n: u16) -> SealedData {
-    SealedData {
-        epoch: 1,
-        nonce: [1; 12],
-        ciphertext: vec![n as u8; 17],
-    }
-}
-
-fn secret(n: u16) -> Secret {
-    let at = u64::from(n) % OBJECTS;
-    Secret {
-        id: SecretId::from_parts(3, u128::from(at)),
-        name: format!("secret-{at}"),
-        labels: BTreeMap::new(),
-        data: sealed(n),
-        size: 1,
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: Revision(0),
-    }
-}
-
-fn config(n: u16) -> Config {
-    let at = u64::from(n) % OBJECTS;
-    Config {
-        id: ConfigId::from_parts(4, u128::from(at)),
-        name: format!("config-{at}"),
-        labels: BTreeMap::new(),
-        data: vec![n as u8],
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: Revision(0),
-    }
-}
-
-pub fn volume(n: u16) -> Volume {
-    let at = u64::from(n) % OBJECTS;
-    Volume {
-        id: VolumeId::from_parts(5, u128::from(at)),
-        name: format!("volume-{at}"),
-        driver: "local".to_owned(),
-        driver_opts: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        node: None,
-        mount_path: String::new(),
-        created_at: Timestamp(0),
-        version: Revision(0),
-    }
-}
-
-fn network(n: u16) -> Network {
-    let at = u64::from(n) % OBJECTS;
-    Network {
-        id: NetworkId::from_parts(6, u128::from(at)),
-        name: format!("network-{at}"),
-        driver: "bridge".to_owned(),
-        subnet: String::new(),
-        gateway: String::new(),
-        internal: n % 2 == 0,
-        labels: BTreeMap::new(),
-        created_at: Timestamp(0),
-        version: Revision(0),
-    }
-}
-
-fn certificate(n: u16) -> Certificate {
-    let at = u64::from(n) % OBJECTS;
-    Certificate {
-        id: CertificateId::from_parts(7, u128::from(at)),
-        name: format!("certificate-{at}"),
-        hosts: vec!["example.org".to_owned()],
-        cert_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
-        key: sealed(n),
-        issuer: format!("issuer {n}"),
-        not_before: Timestamp(1),
-        not_after: Timestamp(2),
-        auto_renew: false,
-        labels: BTreeMap::new(),
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: Revision(0),
-    }
-}
-
-fn ingress(n: u16, m: u16) -> Ingress {
-    let at = u64::from(n) % OBJECTS;
-    Ingress {
-        id: IngressId::from_parts(8, u128::from(at)),
-        name: format!("ingress-{at}"),
-        rules: vec![IngressRule {
-            host: String::new(),
-            paths: vec![IngressPath {
-                path: format!("/{m}"),
-                path_type: PathType::Prefix,
-                service: "service-0".to_owned(),
-                port: 80,
-            }],
-        }],
-        tls: (m % 2 == 0).then(|| IngressTls {
-            enabled: true,
-            secret_name: format!("certificate-{}", m / 2 % 4),
-            ..IngressTls::default()
-        }),
-        labels: BTreeMap::new(),
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: Revision(0),
-    }
-}
-
-pub fn token(n: u16, now: u64) -> JoinToken {
-    JoinToken {
-        id: TokenId::from_parts(9, u128::from(u64::from(n) % OBJECTS)),
-        role: Role::Worker,
-        secret_hash: [n as u8; 32],
-        created_at: Timestamp(0),
-        expires_at: Timestamp(now + 100 * u64::from(n)),
-        uses_left: (n % 2 == 0).then_some(1 + u32::from(n % 3)),
-        revoked: false,
-        version: Revision(0),
-    }
-}
-
-pub fn settings(n: u16) -> ClusterSettings {
-    ClusterSettings {
-        id: ClusterId::from_parts(10, 1),
-        name: "test".to_owned(),
-        ca: CaMaterial::default(),
-        key_epochs: Vec::new(),
-        container_pool: "10.89.0.0/16".to_owned(),
-        node_prefix_len: 24,
-        heartbeat: Duration(2000),
-        node_down_after: Duration(10_000),
-        history_per_slot: u32::from(n % 120),
-        snapshot_entries: 10_000,
-        snapshot_bytes: 64 << 20,
-        log_bytes_max: 1 << 30,
-        created_at: Timestamp(0),
-        version: Revision(0),
-    }
-}
-
 fn pick<'a, T>(mut all: impl Iterator<Item = &'a Arc<T>>, n: u16) -> Option<Arc<T>>
 where
     T: 'a,
@@ -374,10 +141,11 @@ impl World {
                 id,
                 expect,
                 patch: Box::new(NodePatch {
-                    role: (a % 4 == 0).then_some(NodeRole::Worker),
-                    labels: (a % 3 == 0).then(|| [("zone".to_owned(), a.to_string())].into()),
+                    role: (a.is_multiple_of(4)).then_some(NodeRole::Worker),
+                    labels: (a.is_multiple_of(3))
+                        .then(|| [("zone".to_owned(), a.to_string())].into()),
                     availability: (a % 8 == 1).then_some(Availability::Drain),
-                    resources: (a % 5 == 0).then_some(NodeResources {
+                    resources: (a.is_multiple_of(5)).then_some(NodeResources {
                         cpu: MilliCpu(u32::from(a % 3000)),
                         memory: Bytes(u64::from(a) << 15),
                         disk: Bytes(0),
@@ -394,7 +162,7 @@ impl World {
             _ => Op::NodeRemove {
                 id,
                 expect,
-                force: a % 2 == 0,
+                force: a.is_multiple_of(2),
             },
         }
     }
@@ -435,14 +203,14 @@ impl World {
                         RolloutState::RolledBack,
                     ][usize::from(a % 3)];
                     r.finished_at = (r.state != RolloutState::Updating).then_some(Timestamp(1));
-                    r.to += u32::from(c % 7 == 0);
+                    r.to += u32::from(c.is_multiple_of(7));
                     Box::new(r)
                 }),
             },
             10..12 => Op::ServiceRollback {
                 id,
                 expect,
-                to: (a % 2 == 0).then_some(u32::from(a / 2 % 4)),
+                to: (a.is_multiple_of(2)).then_some(u32::from(a / 2 % 4)),
             },
             12 => Op::ServiceDelete { id, expect },
             _ if service.deleting => Op::ServiceRemove { id, expect },
@@ -479,7 +247,7 @@ impl World {
             },
             0..6 => Op::ContainerStatus {
                 id,
-                node: if a % 16 == 0 {
+                node: if a.is_multiple_of(16) {
                     node
                 } else {
                     home.unwrap_or(node)
@@ -529,7 +297,7 @@ impl World {
         let global = service
             .as_ref()
             .is_some_and(|s| s.spec.mode == Mode::Global);
-        let slot = if global != (a % 16 == 0) {
+        let slot = if global != (a.is_multiple_of(16)) {
             Slot::Node(node)
         } else {
             Slot::Replica(u32::from(a % 4))
@@ -646,7 +414,7 @@ impl World {
 fn status(before: Option<&Container>, a: u16, d: u16) -> ContainerStatus {
     let attempt = before.map_or(1, |c| c.status.attempt);
     ContainerStatus {
-        attempt: attempt + u32::from(d % 8 == 0) - u32::from(d % 16 == 1 && attempt > 0),
+        attempt: attempt + u32::from(d.is_multiple_of(8)) - u32::from(d % 16 == 1 && attempt > 0),
         state: match a % 4 {
             0 => ActualState::ALL[usize::from(a / 4 % 12)],
             // Mostly forwards by some steps.
@@ -655,12 +423,12 @@ fn status(before: Option<&Container>, a: u16, d: u16) -> ContainerStatus {
                 ActualState::from_number(now + u32::from(a / 4 % 4)).unwrap_or_default()
             }
         },
-        reason: if d % 2 == 0 {
+        reason: if d.is_multiple_of(2) {
             String::new()
         } else {
             format!("because {d}")
         },
-        pid: (d % 3 == 0).then_some(42),
+        pid: (d.is_multiple_of(3)).then_some(42),
         ..ContainerStatus::default()
     }
 }
