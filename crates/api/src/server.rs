@@ -72,8 +72,11 @@ fn with_alpn(mut config: ServerConfig) -> ServerConfig {
 /// Limits of the server. [`Limits::default`] holds the product's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once, TLS and socket together.
+    /// TLS connections at once; more wait in the kernel's queue.
     pub connections: usize,
+    /// Connections to the local socket at once. Counted apart, so that a crowd outside never keeps the
+    /// administrator of the machine out.
+    pub local_connections: usize,
     /// Open calls of one connection.
     pub streams_per_connection: u32,
     /// Largest request message, in bytes.
@@ -90,6 +93,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            local_connections: 256,
             streams_per_connection: 256,
             message_bytes: 4 * 1024 * 1024,
             call: Duration::from_secs(30),
@@ -222,10 +226,10 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let routes = routes(Handlers::new(control, self.limits, stopped), self.limits).await?;
         let (incoming, connections) = mpsc::channel(INCOMING_QUEUE);
-        let permits = Arc::new(Semaphore::new(self.limits.connections));
         let mut acceptors = JoinSet::new();
         if let Some((listener, tls)) = self.tcp {
-            let (permits, incoming) = (Arc::clone(&permits), incoming.clone());
+            let permits = Arc::new(Semaphore::new(self.limits.connections));
+            let incoming = incoming.clone();
             acceptors.spawn(accept_tls(
                 listener,
                 tls,
@@ -236,6 +240,7 @@ impl Server {
         }
         // The file goes last, when nobody is served any more.
         let _socket_file = self.unix.map(|(listener, file)| {
+            let permits = Arc::new(Semaphore::new(self.limits.local_connections));
             acceptors.spawn(accept_unix(listener, permits, incoming));
             file
         });

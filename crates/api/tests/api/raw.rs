@@ -97,6 +97,7 @@ impl Service<Uri> for Way {
                 Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
                 Self::Tls(address, config) => {
                     let tcp = TcpStream::connect(address).await?;
+                    tcp.set_nodelay(true)?;
                     let name = warren_security::server_name();
                     Box::new(TlsConnector::from(config).connect(name, tcp).await?)
                 }

@@ -1,6 +1,6 @@
 //! Binding, TLS, stopping.
 
-use crate::raw::{Way, call, tls_channel};
+use crate::raw::{call, tls_channel};
 use crate::setup::{Authority, PATIENCE, Running};
 use futures::StreamExt as _;
 use std::sync::Arc;
@@ -235,25 +235,39 @@ async fn a_stuck_call_does_not_hold_up_the_stop() {
 }
 
 #[tokio::test]
-async fn connections_and_messages_have_limits() {
+async fn a_message_above_the_limit_is_refused() {
     let limits = Limits {
-        connections: 1,
         message_bytes: 10_000,
         ..Limits::default()
     };
     let running = Running::with_limits(limits).await;
-    // Two acceptors hold one permit between them: whoever has it waits for its connection.
     let identity = running.authority.identity(Role::Admin);
+    let channel = tls_channel(running.address, &identity).await;
     let path = "/warren.v1.WarrenAPI/CreateSecret";
-    let served = async {
-        let channel = tls_channel(running.address, &identity).await;
-        call(&channel, path, vec![0; 20_000]).await
-    };
-    let local = async {
-        let channel = crate::raw::channel(Way::Unix(running.socket.clone())).await;
-        call(&channel, path, vec![0; 20_000]).await
-    };
-    let answer = tokio::select! { a = served => a, b = local => b };
-    assert_eq!(answer.unwrap_err().code(), tonic::Code::OutOfRange);
+    let refused = call(&channel, path, vec![0; 10_001]).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::OutOfRange);
     assert_eq!(running.calls(), 0);
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_wait_and_the_local_socket_stays_open() {
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
+    let running = Running::with_limits(limits).await;
+    let first = running.client(Role::Viewer).await;
+    first.status().await.unwrap();
+    let target = running.target(Role::Viewer);
+    let second = tokio::spawn(async move { Client::connect(target).await?.status().await });
+    // While the second waits, the socket answers and the first goes on.
+    running.local().await.status().await.unwrap();
+    first.status().await.unwrap();
+    assert!(!second.is_finished());
+    drop(first);
+    tokio::time::timeout(PATIENCE, second)
+        .await
+        .expect("the place is not given on")
+        .unwrap()
+        .unwrap();
 }
