@@ -391,6 +391,14 @@ fn more_than_one_command_holds_goes_into_several() {
     assert_eq!(world.per_node(api), [600; 10]);
 }
 
+/// Number of cases of a property, unless `PROPTEST_CASES` asks for another.
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(usual)
+}
+
 /// What a random cluster is made of.
 #[derive(Debug, Clone)]
 struct RandomService {
@@ -485,7 +493,7 @@ fn build(nodes: &[(u32, u64, bool, u8)], services: &[RandomService]) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(cases(256)))]
 
     /// R17, R18: `apply` accepts every plan (so nothing is over-committed, not even against the plan's
     /// own batch), a plan leaves nothing to plan (checked in `run`), and whoever waits has a reason
