@@ -149,7 +149,7 @@ impl Handlers {
             return Err(ApiError::field(
                 "token",
                 "is no join token",
-                "make one with `warren cluster join-token worker`",
+                "ask an admin of the cluster for one",
             ));
         }
         let csr_max = warren_security::ca::CSR_BYTES_MAX;

@@ -561,7 +561,7 @@ impl ControlPlane for Memory {
         self.record("RequestCertificate", caller);
         Err(ApiError::denied(
             "the join token is not valid",
-            "make a new one with `warren cluster join-token worker`",
+            "ask an admin of the cluster for a new one",
         ))
     }
 
