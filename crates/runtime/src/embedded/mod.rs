@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration as StdDuration;
 use tokio::sync::broadcast;
@@ -30,6 +30,8 @@ use warren_types::{ContainerId, Duration};
 const SHIM_END_LIMIT: StdDuration = StdDuration::from_secs(5);
 /// How long a container may take to end after SIGKILL.
 const KILL_LIMIT: StdDuration = StdDuration::from_secs(10);
+/// How long a new driver waits for the lock of one that has just ended.
+const DRIVER_LOCK_LIMIT: StdDuration = StdDuration::from_secs(1);
 /// Pause between two looks at a lock that has no other notification.
 const LOCK_PAUSE: StdDuration = StdDuration::from_millis(2);
 
@@ -76,11 +78,7 @@ impl EmbeddedDriver {
                 .create(dir);
             made.map_err(|e| RuntimeError::io("make the directory", dir, e))?;
         }
-        let lock_path = config.state_dir.join("driver.lock");
-        let lock = try_lock(&lock_path).map_err(|e| RuntimeError::io("lock", &lock_path, e))?;
-        let lock = lock.ok_or_else(|| RuntimeError::Busy {
-            path: config.state_dir.clone(),
-        })?;
+        let lock = take_driver_lock(&config.state_dir).await?;
         let groups = Cgroups::discover().map_err(|e| {
             RuntimeError::io("read the mount table", "/proc/self/mountinfo".as_ref(), e)
         })?;
@@ -94,6 +92,24 @@ impl EmbeddedDriver {
         });
         adopt::adopt_all(&inner).await?;
         Ok(Self { inner })
+    }
+}
+
+/// Takes the lock of a state directory. A killed predecessor may have left a child between its fork and its
+/// exec, which holds the lock for a moment more.
+async fn take_driver_lock(state_dir: &Path) -> Result<File> {
+    let path = state_dir.join("driver.lock");
+    let deadline = tokio::time::Instant::now() + DRIVER_LOCK_LIMIT;
+    loop {
+        if let Some(lock) = try_lock(&path).map_err(|e| RuntimeError::io("lock", &path, e))? {
+            return Ok(lock);
+        }
+        if tokio::time::Instant::now() > deadline {
+            return Err(RuntimeError::Busy {
+                path: state_dir.to_owned(),
+            });
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
 }
 
@@ -249,7 +265,7 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn remove_dir(dir: &std::path::Path) -> Result<()> {
+fn remove_dir(dir: &Path) -> Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(RuntimeError::io("remove", dir, error))
