@@ -517,10 +517,11 @@ fn with_a_spare_the_next_segment_is_sure() {
     log.append(0, &[b"a"]).unwrap();
     log.prepare_spare().unwrap();
     disk.set_capacity(Some(disk.used()));
-    log.append(1, &[vec![0; 7_100]]).unwrap();
+    log.append(1, &[vec![0; 3_000]]).unwrap();
+    log.append(2, &[vec![0; 6_000]]).unwrap();
     assert_eq!(log.segment_count(), 2, "the spare was used");
     assert!(log.prepare_spare().unwrap_err().is_full());
-    log.append(2, &[b"c"]).unwrap();
+    log.append(3, &[b"c"]).unwrap();
 }
 
 #[test]

@@ -96,6 +96,15 @@ impl FaultyDisk {
         loss
     }
 
+    /// The process is killed, the machine goes on: what was written stays, synced or not; open files stay dead,
+    /// locks are free.
+    pub fn kill(&self) {
+        let state = &mut *self.state();
+        state.locks.clear();
+        state.life += 1;
+        state.crash_at = None;
+    }
+
     /// Lets the power go at the `ops`-th changing operation from now on (1 = the next one).
     pub fn crash_after(&self, ops: u64) {
         let state = &mut *self.state();

@@ -43,13 +43,29 @@ pub struct LogOptions {
     pub bugs: crate::Bugs,
 }
 
-impl Default for LogOptions {
-    fn default() -> Self {
+impl LogOptions {
+    /// Options with this size of segments, in bytes.
+    #[must_use]
+    pub fn new(segment_bytes: u64) -> Self {
         Self {
-            segment_bytes: 8 * 1024 * 1024,
+            segment_bytes,
             #[cfg(any(test, feature = "testing"))]
             bugs: crate::Bugs::default(),
         }
+    }
+
+    /// The same with bugs switched on.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn with_bugs(mut self, bugs: crate::Bugs) -> Self {
+        self.bugs = bugs;
+        self
+    }
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self::new(8 * 1024 * 1024)
     }
 }
 

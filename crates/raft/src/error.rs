@@ -1,0 +1,157 @@
+//! Errors: what, where, and what to do.
+
+use warren_state::Rejection;
+use warren_storage::StorageError;
+use warren_types::NodeId;
+
+/// Why the engine could not be started, or why a request of another manager could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum RaftError {
+    /// The disk.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What is stored cannot be understood although it is undamaged.
+    #[error(
+        "{what} in {place} cannot be read ({reason}); it was written by another release: start that one, or restore a backup"
+    )]
+    Unreadable {
+        /// What ("snapshot", "log entry", …).
+        what: &'static str,
+        /// Where.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// The settings contradict each other.
+    #[error("raft settings: {0}")]
+    Config(String),
+    /// The node is part of a cluster already.
+    #[error(
+        "this node is a member of a cluster already; reset it first (`warren node reset`) to begin a new one"
+    )]
+    AlreadyInitialized,
+    /// The members to begin with do not contain this node.
+    #[error("the first members of a cluster must contain this node ({0})")]
+    NotAMember(NodeId),
+    /// A change of the members is refused.
+    #[error("members cannot be changed: {0}")]
+    Membership(String),
+    /// This node does not lead.
+    #[error("this node is not the leader{}", leader_text(*.leader, .address))]
+    NotLeader {
+        /// The leader, when known.
+        leader: Option<NodeId>,
+        /// Its address, when known.
+        address: String,
+    },
+    /// A message of another manager makes no sense.
+    #[error(
+        "malformed {0} message from another manager; check that all managers run compatible releases"
+    )]
+    BadMessage(&'static str),
+    /// The engine has stopped.
+    #[error("consensus has stopped on this node: {reason}; restart the daemon")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a proposal was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// The state refuses it; nothing has changed.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Another node leads; nothing has changed.
+    #[error("this node is not the leader{}", leader_text(*.leader, .address))]
+    NotLeader {
+        /// The leader, when known.
+        leader: Option<NodeId>,
+        /// Its address, when known.
+        address: String,
+    },
+    /// The quorum did not answer in time. The command may still be applied later.
+    #[error(
+        "no quorum of managers answered in time; bring managers back, or see `warren cluster recover`; the change may still take effect"
+    )]
+    NoQuorum,
+    /// Leadership was lost while the command was under way. It may have been applied or not.
+    #[error(
+        "leadership changed while the change was under way; look whether it took effect before repeating it"
+    )]
+    Uncertain,
+    /// The disk of this node is full.
+    #[error("the disk of this manager is full, changes are refused until there is space; reading goes on{}", if *.maybe { "; this change may still take effect" } else { "" })]
+    DiskFull {
+        /// Whether the command was written before the disk was found full, so that it may still be applied later.
+        maybe: bool,
+    },
+    /// The command is over the limit.
+    #[error("the change has {bytes} bytes, the limit is {limit}; split it")]
+    TooLarge {
+        /// Size of the encoded command.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many proposals wait already.
+    #[error("too many changes at once ({limit} are waiting); try again in a moment")]
+    Overloaded {
+        /// How many may wait.
+        limit: usize,
+    },
+    /// The engine has stopped.
+    #[error("consensus has stopped on this node: {reason}; restart the daemon")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ProposeError {
+    /// Whether it is certain that the command was not and will not be applied.
+    #[must_use]
+    pub fn certainly_not_applied(&self) -> bool {
+        match self {
+            Self::Rejected(_)
+            | Self::NotLeader { .. }
+            | Self::TooLarge { .. }
+            | Self::Overloaded { .. } => true,
+            Self::DiskFull { maybe } => !maybe,
+            Self::NoQuorum | Self::Uncertain | Self::Stopped { .. } => false,
+        }
+    }
+}
+
+/// Why a linearizable read is not possible here and now.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Another node leads: ask it, or read what this node has (it may be old).
+    #[error("this node is not the leader{}", leader_text(*.leader, .address))]
+    NotLeader {
+        /// The leader, when known.
+        leader: Option<NodeId>,
+        /// Its address, when known.
+        address: String,
+    },
+    /// The quorum does not answer.
+    #[error(
+        "no quorum of managers answers, so what this node has may be old; bring managers back, or see `warren cluster recover`"
+    )]
+    NoQuorum,
+    /// The engine has stopped.
+    #[error("consensus has stopped on this node: {reason}; restart the daemon")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+fn leader_text(leader: Option<NodeId>, address: &str) -> String {
+    match leader {
+        Some(leader) if address.is_empty() => format!(", node {leader} is"),
+        Some(leader) => format!(", node {leader} at {address} is"),
+        None => ", and none is known; wait for an election".to_owned(),
+    }
+}

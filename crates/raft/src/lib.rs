@@ -1,0 +1,59 @@
+//! The consensus engine: commands go in, become durable on a quorum, and are applied to the
+//! [`ClusterState`](warren_state::ClusterState), in the same order on every manager.
+//!
+//! [`RaftHandle`] is all that others need. Below it stand openraft and, of ours:
+//!
+//! - `log_store`, `io`: the log over `warren_storage`; one writer (a thread of its own) turns whatever waits
+//!   into one append and one sync, so many concurrent proposals share a sync;
+//! - `machine`: applies committed commands, publishes the state (O(1) for readers) and the change feed;
+//! - `snapshots`: written in the background from the immutable state; the newest two are kept, and the log
+//!   back to the older one, so that a damaged snapshot costs nothing;
+//! - `transport`, `network`, `wire`: managers talk through the [`Transport`] trait in our own messages.
+//!
+//! *Durable before acknowledged*: [`RaftHandle::propose`] returns after the command is on the disks of a quorum
+//! and applied here. *Full disk*: space for the next log segment is taken in advance, so a proposal is refused
+//! before anything of it is written, and the node goes on reading. *Idle*: nothing is written.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod handle;
+mod io;
+mod log_store;
+mod machine;
+mod network;
+mod peers;
+mod runtime;
+mod snapshots;
+mod status;
+mod transport;
+mod types;
+mod view;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{IoMode, Profile, RaftConfig};
+pub use error::{ProposeError, RaftError, ReadError};
+pub use handle::{MAX_COMMAND_BYTES, MAX_PROPOSALS_WAITING, RaftHandle};
+pub use peers::SnapshotSink;
+#[cfg(any(test, feature = "testing"))]
+pub use runtime::seed_random_numbers;
+pub use status::{Leadership, RaftStatus};
+pub use transport::{NoPeers, RpcKind, SnapshotBody, Transport, TransportError};
+pub use types::Member;
+pub use view::Subscription;
+
+/// Bugs that tests switch on to prove that they would be found. Never set outside tests.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bugs {
+    /// Bugs of the storage.
+    pub storage: warren_storage::Bugs,
+    /// Appends are reported durable before they are written.
+    pub acknowledge_before_sync: bool,
+    /// A snapshot lacks what the last entry that it claims to hold has changed.
+    pub snapshot_forgets_last_entry: bool,
+}

@@ -1,0 +1,263 @@
+//! Snapshots: written in the background, the newest two kept.
+
+use crate::config::IoMode;
+use crate::error::RaftError;
+use crate::machine::Machine;
+use crate::types::{LogId, SnapshotMeta, Types};
+use crate::wire::Wire;
+use std::io::BufReader;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use warren_state::ClusterState;
+use warren_storage::{
+    SNAPSHOTS_KEPT, SnapshotInfo, SnapshotReader, SnapshotStore, SnapshotWriter, StorageError,
+};
+
+/// Time until a snapshot that failed is tried again.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// A snapshot on this node's disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) info: SnapshotInfo,
+}
+
+/// A state that could be made a snapshot of.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) state: ClusterState,
+    pub(crate) meta: SnapshotMeta,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Newest first.
+    kept: Vec<Stored>,
+    candidate: Option<Candidate>,
+    entries: u64,
+    bytes: u64,
+    error: Option<String>,
+}
+
+/// The snapshots of this node.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    store: SnapshotStore,
+    inner: Mutex<Inner>,
+    wanted: Notify,
+    entries_threshold: u64,
+    bytes_threshold: u64,
+}
+
+impl Snapshots {
+    pub(crate) fn new(store: SnapshotStore, entries_threshold: u64, bytes_threshold: u64) -> Self {
+        Self {
+            store,
+            inner: Mutex::default(),
+            wanted: Notify::new(),
+            entries_threshold: entries_threshold.max(1),
+            bytes_threshold: bytes_threshold.max(1),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds the snapshot to start from; damaged newer ones are reported in the log.
+    pub(crate) fn load(&self, log_first: u64) -> Result<Option<Candidate>, RaftError> {
+        let (newest, damaged) = self.store.newest_sound(log_first)?;
+        for error in damaged {
+            tracing::warn!(%error, "a damaged snapshot is skipped, the log reaches back to before it");
+        }
+        let mut kept = Vec::new();
+        for (index, info) in self.store.list()? {
+            if newest.as_ref().is_some_and(|newest| index <= newest.index) {
+                let info = info?;
+                kept.push(Stored {
+                    meta: decode_meta(&info)?,
+                    info,
+                });
+            }
+        }
+        let candidate = match kept.first() {
+            Some(stored) => Some(Candidate {
+                state: self.decode(stored)?,
+                meta: stored.meta.clone(),
+            }),
+            None => None,
+        };
+        self.inner().kept = kept;
+        self.store.sweep()?;
+        Ok(candidate)
+    }
+
+    /// Reads the state of a snapshot.
+    pub(crate) fn decode(&self, stored: &Stored) -> Result<ClusterState, RaftError> {
+        let reader = BufReader::new(self.store.read(&stored.info)?);
+        ClusterState::read_snapshot(reader).map_err(|error| RaftError::Unreadable {
+            what: "state",
+            place: format!("snapshot {}", stored.info.index),
+            reason: error.to_string(),
+        })
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn newest(&self) -> Option<Stored> {
+        self.inner().kept.first().cloned()
+    }
+
+    /// Last entry of the older snapshot: the log is kept from behind it on, so that a damaged newest one costs nothing.
+    pub(crate) fn log_not_needed_upto(&self) -> Option<LogId> {
+        self.inner()
+            .kept
+            .get(SNAPSHOTS_KEPT - 1)
+            .and_then(|stored| stored.meta.last_log_id)
+    }
+
+    /// What went wrong with the last snapshot.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.inner().error.clone()
+    }
+
+    /// Notes what was applied, and wakes the writer when a snapshot is due.
+    pub(crate) fn note(&self, candidate: Candidate, entries: u64, bytes: u64) {
+        let mut inner = self.inner();
+        inner.candidate = Some(candidate);
+        inner.entries += entries;
+        inner.bytes += bytes;
+        if inner.entries >= self.entries_threshold || inner.bytes >= self.bytes_threshold {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// Has a snapshot written soon, whatever the thresholds.
+    pub(crate) fn request(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Writes a snapshot of the newest state; none when there is nothing new.
+    fn write(&self) -> Result<Option<SnapshotMeta>, StorageError> {
+        let (candidate, entries, bytes) = {
+            let mut inner = self.inner();
+            let Some(candidate) = inner.candidate.clone() else {
+                return Ok(None);
+            };
+            if inner
+                .kept
+                .first()
+                .is_some_and(|newest| newest.meta.last_log_id >= candidate.meta.last_log_id)
+            {
+                return Ok(None);
+            }
+            (
+                candidate,
+                std::mem::take(&mut inner.entries),
+                std::mem::take(&mut inner.bytes),
+            )
+        };
+        match self.store_candidate(&candidate) {
+            Ok(stored) => Ok(Some(stored.meta)),
+            Err(error) => {
+                let mut inner = self.inner();
+                inner.entries += entries;
+                inner.bytes += bytes;
+                inner.error = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes a snapshot of a state.
+    pub(crate) fn store_candidate(&self, candidate: &Candidate) -> Result<Stored, StorageError> {
+        let mut writer = self.begin(&candidate.meta)?;
+        candidate
+            .state
+            .write_snapshot(&mut writer)
+            .map_err(|error| {
+                // The writer's own error comes back through the encoder.
+                error
+                    .downcast::<StorageError>()
+                    .unwrap_or_else(|error| StorageError::io("write", "snapshot", error))
+            })?;
+        let stored = Stored {
+            meta: candidate.meta.clone(),
+            info: writer.finish()?,
+        };
+        self.keep(stored.clone());
+        Ok(stored)
+    }
+
+    /// Begins to store a snapshot, made here or received.
+    pub(crate) fn begin(&self, meta: &SnapshotMeta) -> Result<SnapshotWriter, StorageError> {
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        self.store.begin(index, &meta.encode())
+    }
+
+    /// Remembers a snapshot that was stored.
+    pub(crate) fn keep(&self, stored: Stored) {
+        let mut inner = self.inner();
+        inner
+            .kept
+            .retain(|other| other.info.index != stored.info.index);
+        inner.kept.push(stored);
+        inner
+            .kept
+            .sort_by_key(|stored| std::cmp::Reverse(stored.info.index));
+        inner.kept.truncate(SNAPSHOTS_KEPT);
+        inner.error = None;
+    }
+
+    pub(crate) fn read(&self, stored: &Stored) -> Result<SnapshotReader, StorageError> {
+        self.store.read(&stored.info)
+    }
+}
+
+fn decode_meta(info: &SnapshotInfo) -> Result<SnapshotMeta, RaftError> {
+    SnapshotMeta::decode(info.meta.clone().into()).map_err(|_| RaftError::Unreadable {
+        what: "description",
+        place: format!("snapshot {}", info.index),
+        reason: "it is not a message of this release".to_owned(),
+    })
+}
+
+/// Writes snapshots when they are due, until told to stop.
+pub(crate) async fn run(
+    snapshots: Arc<Snapshots>,
+    raft: openraft::Raft<Types, Machine>,
+    mode: IoMode,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = snapshots.wanted.notified() => {}
+        }
+        let result = match mode {
+            IoMode::Task => snapshots.write(),
+            IoMode::Thread => {
+                let snapshots = Arc::clone(&snapshots);
+                match tokio::task::spawn_blocking(move || snapshots.write()).await {
+                    Ok(result) => result,
+                    Err(_) => return,
+                }
+            }
+        };
+        match result {
+            Ok(None) => {}
+            // openraft takes the finished one over and purges the log; it only fails when the engine has stopped.
+            Ok(Some(_)) => drop(raft.trigger().snapshot().await),
+            Err(error) => {
+                tracing::warn!(%error, "cannot write a snapshot, trying again in 30 s; the log grows meanwhile");
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = tokio::time::sleep(RETRY) => snapshots.request(),
+                }
+            }
+        }
+    }
+}

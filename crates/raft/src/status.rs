@@ -1,0 +1,55 @@
+//! What the engine tells about itself.
+
+use crate::types::Member;
+use std::collections::BTreeMap;
+use warren_storage::DiskStats;
+use warren_types::NodeId;
+
+/// Who leads.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Leadership {
+    /// The leader, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// Whether this node leads.
+    pub is_leader: bool,
+    /// Whether this node leads and has applied everything that earlier leaders had acknowledged. Only then may what a
+    /// leader runs be started.
+    pub ready: bool,
+}
+
+/// Figures for people and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaftStatus {
+    /// This node.
+    pub id: NodeId,
+    /// Who leads.
+    pub leadership: Leadership,
+    /// Index of the last log entry.
+    pub last_index: Option<u64>,
+    /// Index of the last entry known to be on a quorum.
+    pub committed_index: Option<u64>,
+    /// Index of the last entry applied here.
+    pub applied_index: Option<u64>,
+    /// Last entry of the newest snapshot.
+    pub snapshot_index: Option<u64>,
+    /// Last entry purged from the log.
+    pub purged_index: Option<u64>,
+    /// Disk space of the log, in bytes.
+    pub log_bytes: u64,
+    /// Size of the newest snapshot, in bytes.
+    pub snapshot_bytes: u64,
+    /// Managers with a vote.
+    pub voters: BTreeMap<NodeId, Member>,
+    /// Managers that receive the log but have no vote (yet).
+    pub learners: BTreeMap<NodeId, Member>,
+    /// Whether proposals are refused because the disk is full.
+    pub disk_full: bool,
+    /// What went wrong with the last snapshot.
+    pub snapshot_error: Option<String>,
+    /// Why the engine has stopped, when it has.
+    pub stopped: Option<String>,
+    /// What was asked of the disk since it was opened.
+    pub disk: DiskStats,
+}
