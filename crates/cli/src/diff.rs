@@ -40,10 +40,13 @@ pub fn services(before: &ServiceSpec, after: &ServiceSpec) -> Vec<FieldChange> {
     values(&to_json(&before), &to_json(after))
 }
 
-/// All fields of a new specification that are not nothing.
+/// The fields of a new specification that are not the default.
 #[must_use]
 pub fn created(spec: &ServiceSpec) -> Vec<FieldChange> {
-    values(&Value::Null, &to_json(spec))
+    let mut changes = values(&to_json(&ServiceSpec::default()), &to_json(spec));
+    changes.retain(|c| c.after.is_some());
+    changes.iter_mut().for_each(|c| c.before = None);
+    changes
 }
 
 fn to_json(spec: &ServiceSpec) -> Value {

@@ -5,7 +5,7 @@ mod fake;
 
 use crate::api::{ImageView, NodeView};
 use crate::error::{CliError, Exit};
-use crate::{Cli, Context, DaemonCommand, Io, Outcome, golden};
+use crate::{Cli, Context, Io, Outcome, golden};
 use clap::Parser;
 use fake::{Fake, Fate, NOW, at};
 use std::io::Write;
@@ -119,7 +119,7 @@ fn house() -> Fake {
     fake
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn golden_tables_and_blocks() {
     let fake = house();
     ok(&fake, "service create web --image nginx:1 --replicas 2 -p 8080:80 -e A=1 --memory 256m --cpus 0.5 --health-http /h").await;
@@ -157,7 +157,6 @@ async fn golden_tables_and_blocks() {
         "events --no-follow -o json",
         "events --no-follow -o yaml",
         "service logs web -t",
-        "version",
     ] {
         let ran = ok(&fake, line).await;
         text.push_str(&format!("$ warren {line}\n{}", ran.out));
@@ -198,7 +197,7 @@ fn golden_help() {
     crate::command().debug_assert();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn empty_lists_print_nothing_to_standard_output() {
     let fake = Fake::default();
     for what in ["service", "container", "node", "image", "secret", "volume"] {
@@ -209,7 +208,7 @@ async fn empty_lists_print_nothing_to_standard_output() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn create_waits_and_shows_progress_lines() {
     let fake = house();
     fake.world().fate = Fate::Pend("no node has 64 GiB of memory free");
@@ -228,7 +227,7 @@ async fn create_waits_and_shows_progress_lines() {
     assert_eq!(detached.out, "01hzzservicelater\n");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_failed_container_ends_the_wait_with_its_log() {
     let fake = house();
     fake.world().fate = Fate::Fail;
@@ -244,7 +243,7 @@ async fn a_failed_container_ends_the_wait_with_its_log() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_rollback_by_the_cluster_is_a_failed_update() {
     let fake = house();
     ok(&fake, "service create web --image a:1").await;
@@ -254,7 +253,7 @@ async fn a_rollback_by_the_cluster_is_a_failed_update() {
     assert!(ran.err.contains("the rollout of web to revision 2 was rolled back to revision 1: 1 of 1 new containers failed; web.1: the program ended (exit 3)"), "{ran:?}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn update_sends_the_version_it_read_and_only_what_changes() {
     let fake = house();
     ok(
@@ -291,7 +290,7 @@ async fn update_sends_the_version_it_read_and_only_what_changes() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn scale_and_delete() {
     let fake = house();
     ok(&fake, "service create a --image a").await;
@@ -316,7 +315,7 @@ async fn scale_and_delete() {
     assert!(fake.world().services.contains_key("b"));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn exec_passes_the_exit_status_and_streams_on() {
     let fake = house();
     ok(&fake, "service create web --image a").await;
@@ -345,7 +344,7 @@ async fn exec_passes_the_exit_status_and_streams_on() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn logs_keep_parts_of_a_line_together() {
     let fake = house();
     ok(&fake, "service create web --image a").await;
@@ -366,7 +365,7 @@ async fn logs_keep_parts_of_a_line_together() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn secrets_images_volumes_nodes() {
     let fake = house();
     assert_eq!(
@@ -429,7 +428,7 @@ async fn secrets_images_volumes_nodes() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn errors_have_their_exit_status_and_say_what_to_do() {
     let fake = house();
     let ran = run(&fake, "--manager nobody:1 service list").await;
@@ -451,7 +450,35 @@ async fn errors_have_their_exit_status_and_say_what_to_do() {
             .out
             .contains("does not answer")
     );
+    let version = ok(&fake, "version").await.out;
+    assert!(version.contains("Daemon:   0.1.0 on edge-1"), "{version}");
     assert!(ok(&fake, "completion bash").await.out.contains("_warren"));
+}
+
+#[tokio::test]
+async fn the_real_client_says_that_nobody_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("none.sock").display().to_string();
+    for line in ["service list", "node stop", "down"] {
+        let words = ["warren", "--socket", &socket]
+            .into_iter()
+            .chain(line.split(' '));
+        let cli = Cli::try_parse_from(words).unwrap();
+        let err = Sink::default();
+        let mut context = Context::process();
+        context.io = Io::with(
+            Box::new(std::io::sink()),
+            Box::new(err.clone()),
+            Box::new(std::io::empty()),
+        );
+        let outcome = crate::run(cli, &mut context).await;
+        assert!(matches!(outcome, Outcome::Exit(3)), "{line}: {outcome:?}");
+        let text = err.text();
+        assert!(
+            text.contains(&socket) && text.contains("warren up"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

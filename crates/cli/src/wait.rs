@@ -296,6 +296,7 @@ fn progress(
             "unhealthy" | "starting" if container.state == "running" => {
                 format!("running, health check {}", container.health)
             }
+            _ if container.state == "running" => "running, health not known yet".to_owned(),
             _ => container.state.clone(),
         };
         let reason = why(container);

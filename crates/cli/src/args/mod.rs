@@ -62,23 +62,14 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Address of any manager; without it the local socket is used.
-    #[arg(
-        long,
-        global = true,
-        value_name = "HOST:PORT",
-        env = "WARREN_MANAGER",
-        hide_env_values = true
-    )]
+    /// Address of any manager, or several separated by commas; without it the local socket is used
+    /// [env: WARREN_MANAGER].
+    // The client reads both variables, since a socket named by hand is stronger than a manager named
+    // by the environment.
+    #[arg(long, global = true, value_name = "HOST:PORT")]
     pub manager: Option<String>,
-    /// Local socket of the daemon [default: /var/run/warren.sock].
-    #[arg(
-        long,
-        global = true,
-        value_name = "PATH",
-        env = "WARREN_SOCKET",
-        hide_env_values = true
-    )]
+    /// Local socket of the daemon [env: WARREN_SOCKET] [default: /var/run/warren.sock].
+    #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Level of the daemon's and client's own log lines.
     #[arg(
@@ -91,7 +82,7 @@ pub struct GlobalArgs {
     )]
     pub log_level: LogLevel,
     /// Log lines as JSON.
-    #[arg(long, global = true, env = "WARREN_LOG_JSON", hide_env_values = true)]
+    #[arg(long, global = true, value_parser = clap::builder::FalseyValueParser::new(), env = "WARREN_LOG_JSON", hide_env_values = true)]
     pub log_json: bool,
     /// Print version, commit and build time.
     #[arg(short = 'v', long, action = clap::ArgAction::Version)]

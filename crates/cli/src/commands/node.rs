@@ -5,7 +5,7 @@ use crate::api::{Api, NodeChange, NodeView};
 use crate::args::{NodeUpdateArgs, OutputArgs, WaitArgs};
 use crate::error::{CliError, Result};
 use crate::io::Io;
-use crate::output::{self, Table, age, ago, fields, short_id};
+use crate::output::{self, Table, age, ago, fields};
 use tokio::time::{Duration, Instant, sleep_until};
 use warren_types::{Availability, Bytes, MilliCpu, Timestamp};
 
@@ -62,11 +62,7 @@ fn table(items: &[NodeView], wide: bool, now: Timestamp) -> Table {
             ),
             node.containers.to_string(),
             node.address.clone(),
-            if wide {
-                node.id.clone()
-            } else {
-                short_id(&node.id)
-            },
+            node.id.clone(),
         ];
         if wide {
             cells.extend([

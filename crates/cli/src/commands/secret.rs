@@ -5,7 +5,7 @@ use crate::api::{Api, NewSecret, SecretView};
 use crate::args::{Format, SecretCommand, SecretCreateArgs};
 use crate::error::{CliError, Result};
 use crate::io::{Io, read_limited};
-use crate::output::{self, Table, age, ago, fields, short_id};
+use crate::output::{self, Table, age, ago, fields};
 use std::path::Path;
 use warren_types::Timestamp;
 use warren_types::limits::SECRET_BYTES_MAX;
@@ -17,8 +17,8 @@ pub(crate) async fn run(command: SecretCommand, api: &dyn Api, io: &mut Io) -> R
             let mut secrets = api.secrets().await?;
             secrets.sort_by(|a, b| a.name.cmp(&b.name));
             let now = (io.now)();
-            output::list(io, args.output, "secrets", &secrets, |items, wide| {
-                table(items, wide, now)
+            output::list(io, args.output, "secrets", &secrets, |items, _| {
+                table(items, now)
             })
         }
         SecretCommand::Inspect { names, output } => {
@@ -87,7 +87,7 @@ fn value(args: &SecretCreateArgs, io: &mut Io) -> Result<Vec<u8>> {
     }
 }
 
-fn table(items: &[SecretView], wide: bool, now: Timestamp) -> Table {
+fn table(items: &[SecretView], now: Timestamp) -> Table {
     let mut table = Table::new(&[
         ("NAME", 40),
         ("SIZE", 0),
@@ -101,11 +101,7 @@ fn table(items: &[SecretView], wide: bool, now: Timestamp) -> Table {
             format!("{} B", secret.size),
             secret.used_by.join(", "),
             age(secret.created_at, now),
-            if wide {
-                secret.id.clone()
-            } else {
-                short_id(&secret.id)
-            },
+            secret.id.clone(),
         ]);
     }
     table

@@ -132,11 +132,7 @@ pub(crate) fn table(items: &[ServiceView], wide: bool, now: Timestamp) -> Table 
     }
     let mut table = Table::new(&columns);
     for view in items {
-        let id = if wide {
-            view.id.clone()
-        } else {
-            short_id(&view.id)
-        };
+        let id = view.id.clone();
         let mut cells = vec![
             view.name().to_owned(),
             mode_name(&view.spec),

@@ -5,7 +5,7 @@ use crate::api::{Api, NewVolume, VolumeView};
 use crate::args::{Format, VolumeCommand};
 use crate::error::{CliError, Result};
 use crate::io::Io;
-use crate::output::{self, Table, age, ago, fields, short_id};
+use crate::output::{self, Table, age, ago, fields};
 use warren_types::Timestamp;
 
 pub(crate) async fn run(command: VolumeCommand, api: &dyn Api, io: &mut Io) -> Result<()> {
@@ -81,11 +81,7 @@ fn table(items: &[VolumeView], wide: bool, now: Timestamp) -> Table {
             volume.node.clone(),
             volume.used_by.join(", "),
             age(volume.created_at, now),
-            if wide {
-                volume.id.clone()
-            } else {
-                short_id(&volume.id)
-            },
+            volume.id.clone(),
             volume.mount_path.clone(),
         ]);
     }

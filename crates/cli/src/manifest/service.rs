@@ -157,6 +157,13 @@ fn read_env(value: &Val<'_>) -> Vec<EnvVar> {
             })
             .collect();
     }
+    if let Kind::Scalar { .. } = value.node.kind {
+        value.fail(format!(
+            "expected a map or a list, found {}",
+            value.node.what()
+        ));
+        return Vec::new();
+    }
     items(value, "container.env", |item| {
         if let Kind::Scalar { .. } = item.node.kind {
             let text = item.text()?;
@@ -459,10 +466,9 @@ fn read_update(object: Obj<'_>) -> UpdateConfig {
         });
     }
     let action = object.get("failureAction");
-    if let Some(value) = object.get("autoRollbackEnabled") {
-        if value.boolean() == Some(true) {
-            update.failure_action = FailureAction::Rollback;
-        }
+    let rollback = object.get("autoRollbackEnabled").and_then(|v| v.boolean());
+    if rollback == Some(true) {
+        update.failure_action = FailureAction::Rollback;
     }
     if let Some(value) = action.and_then(|v| v.parsed("an action", flags::failure_action)) {
         update.failure_action = value;

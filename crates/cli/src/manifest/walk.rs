@@ -310,7 +310,7 @@ impl<'a> Val<'a> {
     pub fn words(&self) -> Vec<String> {
         match self.node.kind {
             Kind::Scalar { .. } => {
-                self.parsed("a list of text", |t| flags::words(t))
+                self.parsed("a list of text", flags::words)
                     .unwrap_or_default()
                     .0
             }
@@ -455,20 +455,23 @@ fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
         .map(|(_, name)| name)
 }
 
-/// Levenshtein's distance.
+/// Insertions, deletions, changes and swaps of neighbours between two short texts.
 fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let change = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -481,7 +484,8 @@ mod tests {
         assert_eq!(nearest("replicsa", &known), Some("replicas"));
         assert_eq!(nearest("healthcheck", &known), Some("healthCheck"));
         assert_eq!(nearest("health_check", &known), Some("healthCheck"));
-        assert_eq!(nearest("en", &known), None);
+        assert_eq!(nearest("imgae", &known), Some("image"));
+        assert_eq!(nearest("xy", &known), None);
         assert_eq!(nearest("colour", &known), None);
     }
 

@@ -304,3 +304,55 @@ pub(super) fn log_line(l: v1::LogEntry) -> LogLine {
         data: l.data,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_types::{Rollout, RolloutState, ServiceSpec};
+
+    #[test]
+    fn a_service_keeps_its_specification_and_rollout() {
+        let spec = ServiceSpec {
+            name: "web".to_owned(),
+            ..ServiceSpec::default()
+        };
+        for (state, text) in [
+            (RolloutState::Updating, "updating"),
+            (RolloutState::Paused, "paused"),
+            (RolloutState::Completed, "completed"),
+            (RolloutState::RollingBack, "rolling-back"),
+            (RolloutState::RolledBack, "rolled-back"),
+        ] {
+            let rollout = Rollout {
+                from: 1,
+                to: 2,
+                state,
+                message: "why".to_owned(),
+                started_at: Timestamp(0),
+                finished_at: None,
+                batch_at: Timestamp(0),
+                failures: 0,
+            };
+            let message = v1::Service {
+                spec: Some((&spec).into()),
+                rollout: Some((&rollout).into()),
+                ..Default::default()
+            };
+            let view = service(message).unwrap();
+            assert_eq!(view.spec, spec);
+            let rollout = view.rollout.unwrap();
+            assert_eq!(
+                (rollout.state.as_str(), rollout.message.as_str()),
+                (text, "why")
+            );
+        }
+        assert!(service(v1::Service::default()).is_err());
+    }
+
+    #[test]
+    fn times_are_milliseconds_and_before_1970_nothing() {
+        assert_eq!(from_parts(5, 7_000_000), Time(Some(Timestamp(5007))));
+        assert_eq!(from_parts(-1, 0), Time(None));
+        assert_eq!(from_parts(1, -1), Time(None));
+    }
+}

@@ -1,6 +1,5 @@
 //! `apply`, `diff`, `up` and `down` against a cluster in memory.
 
-use super::fake::Fake;
 use super::{Sink, house, ok, run, run_with};
 use crate::error::Exit;
 use crate::{Cli, Context, DaemonCommand, Io, Outcome};
@@ -9,14 +8,14 @@ use std::io::Write;
 
 const APP: &str = "kind: Service\nmetadata: {name: web}\nspec: {image: 'a:1', secrets: [pass]}\n---\nkind: Secret\nmetadata: {name: pass}\nspec: {stringData: x}\n---\nkind: Volume\nmetadata: {name: data}\n";
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn apply_creates_then_converges_then_updates() {
     let fake = house();
     let dry = run_with(&fake, APP, "apply -f - --dry-run").await;
     assert_eq!(dry.exit, 0, "{dry:?}");
     assert!(
         dry.out.starts_with(
-            "secret/pass: create\nvolume/data: create\nservice/web: create\n  + container.healt"
+            "secret/pass: create\nvolume/data: create\nservice/web: create\n  + container.image: \"a:1\"\n  + container.secrets[0]"
         ),
         "{dry:?}"
     );
@@ -60,7 +59,7 @@ async fn apply_creates_then_converges_then_updates() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_wrong_manifest_changes_nothing() {
     let fake = house();
     let ran = run_with(
@@ -86,7 +85,7 @@ async fn a_wrong_manifest_changes_nothing() {
     assert!(fake.world().calls.is_empty(), "{:?}", fake.world().calls);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn directories_files_and_secret_files() {
     let fake = house();
     let dir = tempfile::tempdir().unwrap();
@@ -126,7 +125,7 @@ async fn directories_files_and_secret_files() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn up_labels_and_down_takes_away() {
     let fake = house();
     ok(&fake, "service create mine --image a").await;

@@ -117,6 +117,7 @@ impl World {
     fn tick(&mut self) {
         for c in self.containers.iter_mut().filter(|c| c.state == "starting") {
             c.state = "running".into();
+            c.health = "healthy".into();
             c.reason.clear();
             c.started_at = at(60);
         }
