@@ -28,7 +28,9 @@ use warren_types::{ContainerId, ServiceId, Slot, Timestamp};
 
 /// Gives fresh ids. The one who calls has the clock and the random numbers.
 pub trait IdSource {
-    /// An id that no container has or had.
+    /// An id that no container has or had and that sorts after those of all containers there are:
+    /// the age of two containers in one place is told by their ids. (A manager whose clock is behind
+    /// takes the time of the newest id instead of its own.)
     fn container(&mut self) -> ContainerId;
 }
 

@@ -12,21 +12,15 @@ pub const RETIRED_KEPT: Duration = Duration::from_secs(300);
 pub(crate) fn reap(ctx: &mut Ctx<'_, '_>) {
     let settings = ctx.state.settings();
     let kept = settings.map_or(HISTORY_PER_SLOT_DEFAULT, |s| s.history_per_slot);
-    // The wait before a replacement is read from the last two records.
-    let kept = usize::try_from(kept).unwrap_or(usize::MAX).max(1);
+    // The newest one may hold its place (without it a finished job would run again), and the wait
+    // before a replacement is read from the last two.
+    let kept = usize::try_from(kept).unwrap_or(usize::MAX).max(2);
     let mut doomed: Vec<View> = Vec::new();
     let mut next: Option<Timestamp> = None;
     for (slot, place) in &ctx.places {
         let node_gone = matches!(slot, Slot::Node(id) if ctx.state.node(*id).is_none());
         let occupied = place.occupied();
-        let newest = place.newest().map(|v| v.container.id);
-        let ended = place
-            .views
-            .iter()
-            .rev()
-            .filter(|v| !v.live())
-            // It holds the place; without it a finished job would run again.
-            .filter(|v| !(occupied && Some(v.container.id) == newest));
+        let ended = place.views.iter().rev().filter(|v| !v.live());
         for (at, view) in ended.enumerate() {
             let until = view.ended_at().plus(RETIRED_KEPT);
             if at >= kept || node_gone || (!occupied && until <= ctx.now) {

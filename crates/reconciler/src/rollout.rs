@@ -167,7 +167,7 @@ fn failures(ctx: &Ctx<'_, '_>, rollout: &Rollout) -> (u32, String) {
             .views
             .iter()
             .filter(|v| v.revision() == rollout.to && v.container.created_at >= rollout.started_at);
-        let Some(text) = new.filter_map(|v| failure(ctx, v)).last() else {
+        let Some(text) = new.filter_map(|v| failure(ctx, v)).next_back() else {
             continue;
         };
         if count == 0 {

@@ -1,6 +1,8 @@
 //! A cluster for tests: the real state machine, a scheduler of three lines, nodes that do what they
 //! are told at once (or fail as told), and a clock that is moved by hand.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_reconciler::{IdSource, Plan, plan};
@@ -34,8 +36,8 @@ pub struct World {
     pub unplaceable: bool,
     /// Every rollout message so far.
     pub messages: Vec<String>,
-    /// Service and least number of ready containers, checked after every change.
-    watched: Option<(ServiceId, usize)>,
+    /// Service, least number of ready containers and most living ones, checked after every change.
+    watched: Option<(ServiceId, usize, usize)>,
     ids: Ids,
     next: u128,
     wake_at: Option<Timestamp>,
@@ -108,18 +110,25 @@ impl World {
                 );
             }
         }
-        if let Some((service, least)) = self.watched {
+        if let Some((service, least, most)) = self.watched {
             let ready = self
                 .live(service)
                 .iter()
                 .filter(|c| c.status.state == ActualState::Running)
                 .count();
             assert!(ready >= least, "{ready} ready, not {least}");
+            let all = self.state.containers_of_service(service);
+            let living = all.filter(|c| !c.status.state.is_final()).count();
+            assert!(living <= most, "{living} living, more than {most}");
         }
     }
 
     pub fn watch_ready(&mut self, service: ServiceId, least: usize) {
-        self.watched = Some((service, least));
+        self.watched = Some((service, least, usize::MAX));
+    }
+
+    pub fn watch(&mut self, service: ServiceId, least: usize, most: usize) {
+        self.watched = Some((service, least, most));
     }
 
     pub fn add_node(&mut self) -> NodeId {
