@@ -147,8 +147,17 @@ fn run(steps: &[Step], restore_at: usize, seen: &mut BTreeMap<(&'static str, boo
     assert_eq!(mirror.revision, state.revision());
 }
 
+/// Random runs of each property here; `PROPTEST_CASES` asks for more (the nightly run: 200,000).
+fn config() -> Config {
+    let mut config = Config::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 128;
+    }
+    config
+}
+
 proptest! {
-    #![proptest_config(Config { cases: 128, ..Config::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn random_commands_keep_every_promise(

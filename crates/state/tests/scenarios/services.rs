@@ -242,3 +242,56 @@ fn restored_services_share_their_spec() {
     let service = state.service(id).expect("exists");
     assert!(Arc::ptr_eq(&service.spec, &service.revisions[0].spec));
 }
+
+/// A planner decides on one snapshot: all its operations carry the versions of that snapshot.
+#[test]
+fn operations_of_one_command_expect_the_state_before_it() {
+    let mut world = World::new();
+    let id = world.service(&plain("web"));
+    let expect = Some(world.get(id).version);
+    let set = |expect, replicas| Op::ServiceSetReplicas {
+        id,
+        expect,
+        replicas,
+    };
+    world
+        .all(vec![set(expect, 2), set(expect, 3)])
+        .expect("both were decided on the same version");
+    assert_eq!(world.get(id).spec.mode, Mode::Replicated { replicas: 3 });
+    let error = world.all(vec![set(expect, 4)]).expect_err("it has changed");
+    assert!(matches!(error, Rejection::Conflict { .. }), "{error}");
+}
+
+/// A rollout that has ended does not come back when what its old revision names is gone.
+#[test]
+fn an_ended_rollout_is_not_reopened_without_its_references() {
+    let mut world = World::new();
+    world.ok(Op::VolumeCreate(Box::new(common::volume(1))));
+    let volume = world.state.volume_by_name("volume-1").expect("exists").id;
+    let mut spec = plain("web");
+    spec.container.mounts.push(Mount::Volume {
+        source: "volume-1".into(),
+        target: "/data".into(),
+        read_only: false,
+    });
+    let id = world.service(&spec);
+    let op = world.update(id, |s| s.container.mounts.clear());
+    world.ok(op);
+    let rollout = world.get(id).rollout.clone().expect("a rollout");
+    let set = |finished_at| Op::ServiceSetRollout {
+        id,
+        expect: None,
+        rollout: Some(Box::new(Rollout {
+            finished_at,
+            ..rollout.clone()
+        })),
+    };
+    let delete = Op::VolumeDelete {
+        id: volume,
+        expect: None,
+    };
+    assert!(matches!(world.no(delete.clone()), Rejection::InUse { .. }));
+    world.ok(set(Some(Timestamp(1))));
+    world.ok(delete);
+    assert!(matches!(world.no(set(None)), Rejection::Missing { .. }));
+}
