@@ -20,7 +20,11 @@ pub fn power_cut(node: &mut Node) {
     }
     let _ = host.command("nft").args(["flush", "ruleset"]).output();
     if let Err(e) = fs::remove_dir_all(node.run_dir()) {
-        assert!(e.kind() == std::io::ErrorKind::NotFound, "{}: {e}", node.run_dir().display());
+        assert!(
+            e.kind() == std::io::ErrorKind::NotFound,
+            "{}: {e}",
+            node.run_dir().display()
+        );
     }
 }
 
@@ -37,7 +41,10 @@ fn kill_all_of(directory: &str) {
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    panic!("processes of {directory} do not die: {:?}", processes_of(directory));
+    panic!(
+        "processes of {directory} do not die: {:?}",
+        processes_of(directory)
+    );
 }
 
 /// Processes that name the directory in their command line, and their descendants.
@@ -45,22 +52,32 @@ fn processes_of(directory: &str) -> Vec<i32> {
     let own = std::process::id() as i32;
     let mut parents: Vec<(i32, i32, bool)> = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+            continue;
+        };
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let mut after = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let mut after = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
         if after.next() == Some("Z") {
             continue;
         }
         let parent = after.next().and_then(|p| p.parse().ok()).unwrap_or(0);
-        let text = String::from_utf8_lossy(&line).into_owned() + &String::from_utf8_lossy(&environment);
+        let text =
+            String::from_utf8_lossy(&line).into_owned() + &String::from_utf8_lossy(&environment);
         parents.push((pid, parent, pid != own && text.contains(directory)));
     }
     let mut found: Vec<i32> = parents.iter().filter(|p| p.2).map(|p| p.0).collect();
     loop {
-        let more: Vec<i32> =
-            parents.iter().filter(|p| found.contains(&p.1) && !found.contains(&p.0) && p.0 != own).map(|p| p.0).collect();
+        let more: Vec<i32> = parents
+            .iter()
+            .filter(|p| found.contains(&p.1) && !found.contains(&p.0) && p.0 != own)
+            .map(|p| p.0)
+            .collect();
         if more.is_empty() {
             return found;
         }
@@ -68,9 +85,13 @@ fn processes_of(directory: &str) -> Vec<i32> {
     }
 }
 
-fn unmount_below(directory: &str) {
+/// Unmounts whatever is mounted below a directory.
+pub fn unmount_below(directory: &str) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| p.starts_with(directory));
+    let points = table
+        .lines()
+        .filter_map(|l| l.split(' ').nth(4))
+        .filter(|p| p.starts_with(directory));
     let mut points: Vec<&str> = points.collect();
     points.sort_unstable_by_key(|p| std::cmp::Reverse(p.len()));
     for point in points {
@@ -80,5 +101,10 @@ fn unmount_below(directory: &str) {
 
 fn interface_names() -> Vec<String> {
     let list = nix::net::if_::if_nameindex();
-    list.map(|all| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect()).unwrap_or_default()
+    list.map(|all| {
+        all.iter()
+            .map(|i| i.name().to_string_lossy().into_owned())
+            .collect()
+    })
+    .unwrap_or_default()
 }

@@ -1,7 +1,10 @@
 //! A host of the test lab: a network namespace with its own loopback, reached by a veth pair from a
 //! second namespace that plays the outside world.
 
-#![allow(unsafe_code, reason = "entering a namespace between fork and exec is a raw system call")]
+#![allow(
+    unsafe_code,
+    reason = "entering a namespace between fork and exec is a raw system call"
+)]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -38,17 +41,38 @@ impl Host {
     pub fn new() -> Self {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let base = format!("wt{}-{number}", std::process::id());
-        let host = Self { name: format!("{base}h"), outside: format!("{base}o") };
+        let host = Self {
+            name: format!("{base}h"),
+            outside: format!("{base}o"),
+        };
         let (h, o) = (&host.name, &host.outside);
         ip(&["netns", "add", h]);
         ip(&["netns", "add", o]);
-        ip(&["-n", h, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", o]);
+        ip(&[
+            "-n", h, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", o,
+        ]);
         for (ns, address) in [(h, Self::ADDRESS), (o, Self::OUTSIDE)] {
             ip(&["-n", ns, "link", "set", "lo", "up"]);
             ip(&["-n", ns, "link", "set", "eth0", "up"]);
-            ip(&["-n", ns, "addr", "add", &format!("{address}/24"), "dev", "eth0"]);
+            ip(&[
+                "-n",
+                ns,
+                "addr",
+                "add",
+                &format!("{address}/24"),
+                "dev",
+                "eth0",
+            ]);
         }
-        ip(&["-n", h, "route", "add", "default", "via", &Self::OUTSIDE.to_string()]);
+        ip(&[
+            "-n",
+            h,
+            "route",
+            "add",
+            "default",
+            "via",
+            &Self::OUTSIDE.to_string(),
+        ]);
         host
     }
 
@@ -128,12 +152,20 @@ impl Drop for Host {
 /// In words, when nobody answers.
 pub fn http_get(address: Ipv4Addr, port: u16, path: &str) -> Result<String, String> {
     let target = SocketAddrV4::new(address, port).into();
-    let mut stream = TcpStream::connect_timeout(&target, IO_LIMIT).map_err(|e| format!("connect {target}: {e}"))?;
-    stream.set_read_timeout(Some(IO_LIMIT)).map_err(|e| e.to_string())?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(|e| format!("send to {target}: {e}"))?;
+    let mut stream = TcpStream::connect_timeout(&target, IO_LIMIT)
+        .map_err(|e| format!("connect {target}: {e}"))?;
+    stream
+        .set_read_timeout(Some(IO_LIMIT))
+        .map_err(|e| e.to_string())?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n");
+    stream
+        .write_all(request.as_bytes())
+        .map_err(|e| format!("send to {target}: {e}"))?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).map_err(|e| format!("read from {target}: {e}"))?;
+    stream
+        .read_to_end(&mut answer)
+        .map_err(|e| format!("read from {target}: {e}"))?;
     if answer.is_empty() {
         return Err(format!("{target} closed without an answer"));
     }
@@ -142,10 +174,16 @@ pub fn http_get(address: Ipv4Addr, port: u16, path: &str) -> Result<String, Stri
 
 fn udp_ask(address: Ipv4Addr, port: u16, question: &str) -> Result<String, String> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|e| e.to_string())?;
-    socket.set_read_timeout(Some(Duration::from_millis(500))).map_err(|e| e.to_string())?;
-    socket.send_to(question.as_bytes(), (address, port)).map_err(|e| e.to_string())?;
+    socket
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .map_err(|e| e.to_string())?;
+    socket
+        .send_to(question.as_bytes(), (address, port))
+        .map_err(|e| e.to_string())?;
     let mut buffer = [0_u8; 2048];
-    let (length, _) = socket.recv_from(&mut buffer).map_err(|e| format!("no answer from {address}:{port}: {e}"))?;
+    let (length, _) = socket
+        .recv_from(&mut buffer)
+        .map_err(|e| format!("no answer from {address}:{port}: {e}"))?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
@@ -157,10 +195,13 @@ fn namespace(name: &str) -> File {
 fn run_in<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let file = namespace(name);
     let thread = std::thread::spawn(move || {
-        nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap_or_else(|e| panic!("setns: {e}"));
+        nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
+            .unwrap_or_else(|e| panic!("setns: {e}"));
         work()
     });
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn command_in(name: &str, program: &str) -> Command {
@@ -169,13 +210,25 @@ fn command_in(name: &str, program: &str) -> Command {
     // SAFETY: setns is async-signal-safe, and the descriptor lives in the closure.
     unsafe {
         command.pre_exec(move || {
-            if libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            if libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
         });
     }
     command
 }
 
 fn ip(args: &[&str]) {
-    let out = Command::new("ip").args(args).output().unwrap_or_else(|e| panic!("ip: {e} (Debian package iproute2)"));
-    assert!(out.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim());
+    let out = Command::new("ip")
+        .args(args)
+        .output()
+        .unwrap_or_else(|e| panic!("ip: {e} (Debian package iproute2)"));
+    assert!(
+        out.status.success(),
+        "ip {}: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&out.stderr).trim()
+    );
 }

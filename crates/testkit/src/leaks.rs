@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 /// Everything of a kind that a node could leak.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +26,11 @@ impl Traces {
     pub fn take(host: &crate::Host, marks: &[&str]) -> Self {
         let ours = |text: &str| marks.iter().any(|mark| text.contains(mark));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mounts = mounts.lines().filter_map(|l| l.split(' ').nth(4)).filter(|m| ours(m)).map(str::to_owned);
+        let mounts = mounts
+            .lines()
+            .filter_map(|l| l.split(' ').nth(4))
+            .filter(|m| ours(m))
+            .map(str::to_owned);
         let mut cgroups = BTreeSet::new();
         collect_directories(Path::new("/sys/fs/cgroup"), 6, &mut |path| {
             if ours(path) {
@@ -53,24 +56,35 @@ impl Traces {
             ("nftables table", &self.tables, &before.tables),
             ("process", &self.processes, &before.processes),
         ];
-        let rows = kinds.into_iter().flat_map(|(kind, now, then)| now.difference(then).map(move |x| format!("{kind} {x}")));
+        let rows = kinds
+            .into_iter()
+            .flat_map(|(kind, now, then)| now.difference(then).map(move |x| format!("{kind} {x}")));
         rows.collect()
     }
 }
 
 fn interface_names() -> Vec<String> {
     let list = nix::net::if_::if_nameindex();
-    list.map(|all| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect()).unwrap_or_default()
+    list.map(|all| {
+        all.iter()
+            .map(|i| i.name().to_string_lossy().into_owned())
+            .collect()
+    })
+    .unwrap_or_default()
 }
 
 fn nft_tables(host: &crate::Host) -> BTreeSet<String> {
     let out = host.command("nft").args(["list", "tables"]).output();
-    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let text = out
+        .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+        .unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 
 fn collect_directories(at: &Path, depth: usize, see: &mut impl FnMut(&str)) {
-    let Ok(entries) = fs::read_dir(at) else { return };
+    let Ok(entries) = fs::read_dir(at) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             see(&entry.path().to_string_lossy());
@@ -82,8 +96,12 @@ fn collect_directories(at: &Path, depth: usize, see: &mut impl FnMut(&str)) {
 }
 
 fn processes(ours: &impl Fn(&str) -> bool) -> BTreeSet<String> {
-    let Ok(entries) = fs::read_dir("/proc") else { return BTreeSet::new() };
-    let ids = entries.flatten().filter_map(|e| e.file_name().to_string_lossy().parse::<u32>().ok());
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return BTreeSet::new();
+    };
+    let ids = entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_string_lossy().parse::<u32>().ok());
     ids.filter(|id| *id != std::process::id())
         .filter_map(|id| {
             let line = fs::read(format!("/proc/{id}/cmdline")).ok()?;

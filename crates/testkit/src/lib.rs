@@ -18,7 +18,10 @@ pub use rng::Rng;
 pub use wait::{eventually, eventually_within};
 
 /// Says loudly that a test cannot run here, and why. A test that calls it counts as not passed.
-#[allow(clippy::print_stdout, reason = "a skipped test must be seen in its output")]
+#[allow(
+    clippy::print_stdout,
+    reason = "a skipped test must be seen in its output"
+)]
 pub fn skipped(test: &str, reason: &str) {
     println!("SKIPPED ({reason}): {test}");
 }

@@ -21,8 +21,13 @@ pub fn program() -> PathBuf {
         return PathBuf::from(given);
     }
     let own = std::env::current_exe().unwrap_or_else(|e| panic!("own path: {e}"));
-    let found = own.ancestors().map(|dir| dir.join("warren")).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("the program is not built: run `cargo xtask test`, or `cargo build -p warren` first"))
+    let found = own
+        .ancestors()
+        .map(|dir| dir.join("warren"))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!("the program is not built: run `cargo xtask test`, or `cargo build -p warren` first")
+    })
 }
 
 /// One call of the command line.
@@ -44,7 +49,11 @@ impl CliOutput {
     #[must_use]
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code, 0,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
         self.stdout
     }
 
@@ -55,7 +64,11 @@ impl CliOutput {
     #[must_use]
     #[track_caller]
     pub fn fails(self, code: i32) -> String {
-        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code, code,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
         format!("{}{}", self.stdout, self.stderr)
     }
 }
@@ -78,7 +91,12 @@ impl Node {
     pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("warren-test-").tempdir();
         let directory = directory.unwrap_or_else(|e| panic!("temporary directory: {e}"));
-        Self { host: Host::new(), directory, daemon: None, starts: 0 }
+        Self {
+            host: Host::new(),
+            directory,
+            daemon: None,
+            starts: 0,
+        }
     }
 
     /// A node that runs and answers.
@@ -113,6 +131,12 @@ impl Node {
         self.directory.path().join("run")
     }
 
+    /// The socket of the daemon.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("warren.sock")
+    }
+
     /// A call of the program on the host with this node's directories.
     #[must_use]
     pub fn command(&self) -> Command {
@@ -120,7 +144,7 @@ impl Node {
         command
             .env("WARREN_DATA_DIR", self.data_dir())
             .env("WARREN_RUN_DIR", self.run_dir())
-            .env("WARREN_SOCKET", self.directory.path().join("warren.sock"))
+            .env("WARREN_SOCKET", self.socket())
             .env_remove("WARREN_MANAGER")
             .stdin(Stdio::null());
         command
@@ -143,21 +167,40 @@ impl Node {
         self.starts += 1;
         let log = self.log_file();
         let file = File::create(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
-        let copy = file.try_clone().unwrap_or_else(|e| panic!("{}: {e}", log.display()));
+        let copy = file
+            .try_clone()
+            .unwrap_or_else(|e| panic!("{}: {e}", log.display()));
         let fresh = !self.data_dir().exists();
-        let words: &[&str] = if fresh { &["cluster", "init", "--node-id", "n1"] } else { &["node", "run"] };
+        let words: &[&str] = if fresh {
+            &["cluster", "init", "--node-id", "n1"]
+        } else {
+            &["node", "run"]
+        };
         let mut command = self.command();
-        command.args(words).envs(environment.iter().copied()).stdout(file).stderr(copy);
+        command
+            .args(words)
+            .envs(environment.iter().copied())
+            .stdout(file)
+            .stderr(copy);
         self.daemon = Some(command.spawn().unwrap_or_else(|e| panic!("daemon: {e}")));
         eventually_within(START_LIMIT, "the node answers and is ready", || {
-            if let Some(status) = self.daemon.as_mut().and_then(|d| d.try_wait().ok().flatten()) {
+            if let Some(status) = self
+                .daemon
+                .as_mut()
+                .and_then(|d| d.try_wait().ok().flatten())
+            {
                 panic!("the daemon ended with {status}:\n{}", self.log_tail());
             }
             let nodes = self.try_cli(&["node", "list", "-o", "json"]);
             if nodes.code == 0 && nodes.stdout.contains("\"ready\"") {
                 return Ok(());
             }
-            Err(format!("{}{}\n{}", nodes.stdout, nodes.stderr, self.log_tail()))
+            Err(format!(
+                "{}{}\n{}",
+                nodes.stdout,
+                nodes.stderr,
+                self.log_tail()
+            ))
         });
     }
 
@@ -184,7 +227,11 @@ impl Node {
         let _ = self.cli(&["node", "stop"]).ok();
         if let Some(mut daemon) = self.daemon.take() {
             let status = daemon.wait();
-            assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{status:?}\n{}", self.log_tail());
+            assert!(
+                status.as_ref().is_ok_and(std::process::ExitStatus::success),
+                "{status:?}\n{}",
+                self.log_tail()
+            );
         }
     }
 
@@ -201,13 +248,23 @@ impl Node {
     #[must_use]
     pub fn cli_with_input(&self, words: &[&str], input: &[u8]) -> CliOutput {
         let mut command = self.command();
-        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("warren {}: {e}", words.join(" ")));
+        command
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("warren {}: {e}", words.join(" ")));
         if let Some(mut stdin) = child.stdin.take() {
             // A program that does not read its input closes it; its answer counts, not this.
             let _ = std::io::Write::write_all(&mut stdin, input);
         }
-        output(child.wait_with_output().unwrap_or_else(|e| panic!("warren {}: {e}", words.join(" "))))
+        output(
+            child
+                .wait_with_output()
+                .unwrap_or_else(|e| panic!("warren {}: {e}", words.join(" "))),
+        )
     }
 
     /// Standard output, as JSON.
@@ -218,7 +275,8 @@ impl Node {
     #[track_caller]
     pub fn json(&self, words: &[&str]) -> serde_json::Value {
         let text = self.cli(words).ok();
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("warren {}: {e}: {text}", words.join(" ")))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("warren {}: {e}: {text}", words.join(" ")))
     }
 
     /// Writes a file below the node's directory and returns its path as text.
@@ -244,7 +302,9 @@ impl Node {
     /// Log of the present or last run of the daemon.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
-        self.directory.path().join(format!("daemon-{}.log", self.starts))
+        self.directory
+            .path()
+            .join(format!("daemon-{}.log", self.starts))
     }
 
     /// Removes everything that the node made.
@@ -259,7 +319,11 @@ impl Node {
     fn try_cli(&self, words: &[&str]) -> CliOutput {
         let mut command = self.command();
         command.args(words);
-        output(command.output().unwrap_or_else(|e| panic!("warren {}: {e}", words.join(" "))))
+        output(
+            command
+                .output()
+                .unwrap_or_else(|e| panic!("warren {}: {e}", words.join(" "))),
+        )
     }
 }
 

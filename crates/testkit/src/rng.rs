@@ -15,7 +15,9 @@ impl Rng {
     #[must_use]
     #[allow(clippy::print_stdout, reason = "every random test prints its seed")]
     pub fn from_environment(test: &str) -> Self {
-        let given = std::env::var("WARREN_SEED").ok().and_then(|text| text.parse().ok());
+        let given = std::env::var("WARREN_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok());
         let seed = given.unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             now.map_or(1, |d| d.as_nanos() as u64)

@@ -19,12 +19,19 @@ pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
 ///
 /// # Panics
 /// When it never does; the message holds `what` and the last refusal.
-pub fn eventually_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub fn eventually_within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
     let begin = Instant::now();
     loop {
         match look() {
             Ok(found) => return found,
-            Err(last) => assert!(begin.elapsed() < patience, "not within {patience:?}: {what}: {last}"),
+            Err(last) => assert!(
+                begin.elapsed() < patience,
+                "not within {patience:?}: {what}: {last}"
+            ),
         }
         std::thread::sleep(LOOK_EVERY);
     }

@@ -16,45 +16,136 @@ fn what_a_user_can_get_wrong() {
     let _ = node.cli(&["image", "import", &image]).ok();
 
     // Unknown key and wrong type, with file and line.
-    let file = node.file("bad.yaml", b"kind: Service\nmetadata:\n  name: web\nspec:\n  image: test/busybox\n  replicsa: 2\n");
+    let file = node.file(
+        "bad.yaml",
+        b"kind: Service\nmetadata:\n  name: web\nspec:\n  image: test/busybox\n  replicsa: 2\n",
+    );
     let said = node.cli(&["apply", "-f", &file]);
     assert_ne!(said.code, 0);
-    assert!(said.stderr.contains("bad.yaml:6") && said.stderr.contains("replicsa"), "{}", said.stderr);
-    let file = node.file("type.yaml", b"kind: Service\nmetadata:\n  name: web\nspec:\n  image: test/busybox\n  replicas: many\n");
+    assert!(
+        said.stderr.contains("bad.yaml:6") && said.stderr.contains("replicsa"),
+        "{}",
+        said.stderr
+    );
+    let file = node.file(
+        "type.yaml",
+        b"kind: Service\nmetadata:\n  name: web\nspec:\n  image: test/busybox\n  replicas: many\n",
+    );
     let said = node.cli(&["apply", "-f", &file]);
     assert_ne!(said.code, 0);
     assert!(said.stderr.contains("type.yaml:6"), "{}", said.stderr);
-    assert_eq!(node.json(&["service", "list", "-o", "json"]).as_array().map(Vec::len), Some(0), "nothing half done");
+    assert_eq!(
+        node.json(&["service", "list", "-o", "json"])
+            .as_array()
+            .map(Vec::len),
+        Some(0),
+        "nothing half done"
+    );
 
     // Name in use.
-    let _ = node.cli(&["service", "create", "web", "--image", "test/busybox", "--", "sleep", "1000"]).ok();
-    let said = node.cli(&["service", "create", "web", "--image", "test/busybox"]).fails(EXISTS);
+    let _ = node
+        .cli(&[
+            "service",
+            "create",
+            "web",
+            "--image",
+            "test/busybox",
+            "--",
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    let said = node
+        .cli(&["service", "create", "web", "--image", "test/busybox"])
+        .fails(EXISTS);
     assert!(said.contains("web"), "{said}");
     // Bad memory text.
-    let said = node.cli(&["service", "create", "m", "--image", "test/busybox", "--memory", "lots"]).fails(USAGE);
+    let said = node
+        .cli(&[
+            "service",
+            "create",
+            "m",
+            "--image",
+            "test/busybox",
+            "--memory",
+            "lots",
+        ])
+        .fails(USAGE);
     assert!(said.contains("lots") && said.contains("512m"), "{said}");
     // Secret missing.
-    let said = node.cli(&["service", "create", "s", "--image", "test/busybox", "--secret", "nope"]);
+    let said = node.cli(&[
+        "service",
+        "create",
+        "s",
+        "--image",
+        "test/busybox",
+        "--secret",
+        "nope",
+    ]);
     assert_ne!(said.code, 0);
-    assert!(said.stderr.contains("nope") && said.stderr.contains("secret create"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("nope") && said.stderr.contains("secret create"),
+        "{}",
+        said.stderr
+    );
     // Nothing there.
     let _ = node.cli(&["service", "inspect", "ghost"]).fails(NOT_FOUND);
     // Image not present: refused in words, visible in ps.
-    let said = node.cli(&["service", "create", "noimage", "--image", "nobody/nothing:1", "--detach"]);
+    let said = node.cli(&[
+        "service",
+        "create",
+        "noimage",
+        "--image",
+        "nobody/nothing:1",
+        "--detach",
+    ]);
     if said.code == 0 {
         eventually("ps says why it does not run", || {
             let ps = node.cli(&["service", "ps", "noimage"]).stdout;
-            if ps.contains("nobody/nothing:1") && ps.contains("image import") { Ok(()) } else { Err(ps) }
+            if ps.contains("nobody/nothing:1") && ps.contains("image import") {
+                Ok(())
+            } else {
+                Err(ps)
+            }
         });
         let _ = node.cli(&["service", "delete", "noimage"]).ok();
     } else {
         assert!(said.stderr.contains("image import"), "{}", said.stderr);
     }
     // Port taken by another service.
-    let _ = node.cli(&["service", "create", "p1", "--image", "test/busybox", "-p", "9100:80", "--publish-mode", "ingress", "--", "sleep", "1000"]).ok();
-    let said = node.cli(&["service", "create", "p2", "--image", "test/busybox", "-p", "9100:80", "--publish-mode", "ingress"]);
+    let _ = node
+        .cli(&[
+            "service",
+            "create",
+            "p1",
+            "--image",
+            "test/busybox",
+            "-p",
+            "9100:80",
+            "--publish-mode",
+            "ingress",
+            "--",
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    let said = node.cli(&[
+        "service",
+        "create",
+        "p2",
+        "--image",
+        "test/busybox",
+        "-p",
+        "9100:80",
+        "--publish-mode",
+        "ingress",
+    ]);
     assert_ne!(said.code, 0);
-    assert!(said.stderr.contains("9100") && said.stderr.contains("p1"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("9100") && said.stderr.contains("p1"),
+        "{}",
+        said.stderr
+    );
     node.reset();
 }
 
@@ -71,24 +162,38 @@ fn broken_archives_are_refused_whole() {
     let said = node.cli(&["image", "import", &cut]);
     assert_ne!(said.code, 0);
     assert!(!said.stderr.trim().is_empty());
-    let evil = node.file("evil.tar", &warren_testkit::images::archive_with_path("../../evil", b"x"));
+    let evil = node.file(
+        "evil.tar",
+        &warren_testkit::images::archive_with_path("../../evil", b"x"),
+    );
     let said = node.cli(&["image", "import", &evil]);
     assert_ne!(said.code, 0);
     assert!(said.stderr.contains("evil"), "{}", said.stderr);
-    assert_eq!(node.json(&["image", "list", "-o", "json"]), before, "nothing half done");
+    assert_eq!(
+        node.json(&["image", "list", "-o", "json"]),
+        before,
+        "nothing half done"
+    );
     node.reset();
 }
 
 #[test]
 fn a_second_daemon_on_the_same_directory_is_refused() {
     if !is_root() {
-        return skipped("a_second_daemon_on_the_same_directory_is_refused", "needs root");
+        return skipped(
+            "a_second_daemon_on_the_same_directory_is_refused",
+            "needs root",
+        );
     }
     let mut node = Node::running();
     let said = node.cli(&["node", "run"]);
     assert_ne!(said.code, 0);
     let pid = node.pid().unwrap_or_default().to_string();
-    assert!(said.stderr.contains(&pid), "names the other daemon: {}", said.stderr);
+    assert!(
+        said.stderr.contains(&pid),
+        "names the other daemon: {}",
+        said.stderr
+    );
     // The first one is unharmed.
     let _ = node.cli(&["node", "list"]).ok();
     node.reset();
