@@ -287,6 +287,7 @@ fn set(ctx: &mut Ctx<'_, '_>, rollout: Rollout) {
 struct Progress {
     old: Vec<Slot>,
     moving: usize,
+    total: usize,
     good: usize,
     /// When the last good one became so.
     last_good: Option<Timestamp>,
@@ -326,15 +327,28 @@ fn progress(ctx: &Ctx<'_, '_>, leaving: &[Slot]) -> Progress {
         match stage(ctx, *slot, place) {
             Some(Stage::Old) if !leaving.contains(slot) => progress.old.push(*slot),
             Some(Stage::Old) | None => {}
-            Some(Stage::Between | Stage::Watched) => progress.moving += 1,
+            Some(Stage::Between | Stage::Watched) => {
+                progress.total += 1;
+                progress.moving += 1;
+            }
             Some(Stage::Good) => {
+                progress.total += 1;
                 progress.good += 1;
+                // Its old one still takes room until it has ended.
+                if place
+                    .views
+                    .iter()
+                    .any(|v| v.live() && v.revision() != target)
+                {
+                    progress.moving += 1;
+                }
                 let new = place.staying().filter(|v| v.revision() == target);
                 let at = new.filter_map(|v| good_at(ctx, place, v)).max();
                 progress.last_good = progress.last_good.max(at);
             }
         }
     }
+    progress.total += progress.old.len();
     // What does not serve anyway is replaced first.
     progress
         .old
@@ -359,7 +373,7 @@ fn batch_size(spec: &ServiceSpec, places: usize) -> usize {
 /// Begins with the next places as far as the settings allow; returns how many.
 fn begin(ctx: &mut Ctx<'_, '_>, progress: &Progress) -> usize {
     let delay = ctx.spec().update.delay;
-    let places = progress.old.len() + progress.moving + progress.good;
+    let places = ctx.places.values().filter(|p| p.occupied()).count();
     let mut room = batch_size(ctx.spec(), places).saturating_sub(progress.moving);
     if delay.0 > 0 && !progress.old.is_empty() {
         if progress.moving > 0 {
@@ -480,7 +494,7 @@ const BECAUSE: &str = "; because ";
 fn message(ctx: &Ctx<'_, '_>, rollout: &Rollout, progress: &Progress) -> String {
     let back = rollout.state == RolloutState::RollingBack;
     let verb = if back { "rolling back" } else { "updating" };
-    let total = progress.old.len() + progress.moving + progress.good;
+    let total = progress.total;
     let mut text = format!(
         "{verb} from revision {} to {}: {} of {total} containers good",
         rollout.from, rollout.to, progress.good

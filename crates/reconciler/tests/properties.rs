@@ -236,7 +236,7 @@ proptest! {
     #[test]
     fn updates_keep_the_service_up(
         count in 1_u32..8, parallelism in 1_u32..4, start_first in any::<bool>(), bad in any::<bool>(),
-        back in any::<bool>(), delay in 0_u64..3000, monitor in 0_u64..6000, threshold in 0_u32..101,
+        back in any::<bool>(), delay in 0_u64..3000, monitor in 0_u64..6000, threshold in 0_u32..101, stop_every in 1_u64..5,
     ) {
         let mut w = World::new(3);
         let web = w.service("web", |s| {
@@ -249,6 +249,7 @@ proptest! {
             s.update.failure_action = if back { FailureAction::Rollback } else { FailureAction::Pause };
         });
         w.settle();
+        w.stop_every = stop_every;
         if bad {
             w.crash_images = vec!["web:2".to_owned()];
         }
@@ -257,7 +258,7 @@ proptest! {
         let most = if start_first { count + parallelism } else { count };
         w.watch(web, least as usize, most as usize);
         w.update(web, |s| s.container.image = "web:2".to_owned());
-        w.settle_for(400);
+        w.settle_for(500);
         let state = w.rollout(web).state;
         let wanted = match (bad, back) {
             (false, _) => RolloutState::Completed,

@@ -32,6 +32,9 @@ pub struct World {
     pub crash_looping: Vec<ServiceId>,
     /// Containers on which nodes do nothing.
     pub frozen: Vec<ContainerId>,
+    /// Retired containers end only in every n-th round.
+    pub stop_every: u64,
+    turn: u64,
     pub rejecting: bool,
     pub unplaceable: bool,
     /// Every rollout message so far.
@@ -73,6 +76,8 @@ impl World {
             crash_images: Vec::new(),
             crash_looping: Vec::new(),
             frozen: Vec::new(),
+            stop_every: 1,
+            turn: 0,
             rejecting: false,
             unplaceable: false,
             messages: Vec::new(),
@@ -318,7 +323,7 @@ impl World {
     }
 
     fn looping(&self) -> bool {
-        !self.crash_images.is_empty() || !self.crash_looping.is_empty()
+        !self.crash_images.is_empty() || !self.crash_looping.is_empty() || self.stop_every > 1
     }
 
     /// Places what is pending on the node with the fewest containers, one per host port.
@@ -368,6 +373,8 @@ impl World {
     }
 
     fn nodes_act(&mut self) {
+        self.turn += 1;
+        let stops = self.turn.is_multiple_of(self.stop_every);
         let all: Vec<Arc<Container>> = self.state.containers().cloned().collect();
         for c in all {
             let away = c
@@ -381,6 +388,7 @@ impl World {
             let loops =
                 self.crash_images.contains(&image) || self.crash_looping.contains(&c.service);
             match (c.desired, c.status.state) {
+                (DesiredState::Shutdown, _) if !stops => {}
                 (DesiredState::Shutdown, _) => self.report(c.id, |s| {
                     s.state = ActualState::Shutdown;
                     s.reason = "stopped".to_owned();
