@@ -304,11 +304,6 @@ fn local(file: &str, error: redb::Error) -> StorageError {
             what,
             remedy: REMEDY,
         },
-        redb::Error::UpgradeRequired(found) => StorageError::Newer {
-            file: file.to_owned(),
-            found: u32::from(found),
-            supported: 0,
-        },
         redb::Error::DatabaseAlreadyOpen => StorageError::Locked {
             file: file.to_owned(),
             pid: None,
