@@ -95,7 +95,7 @@ impl Containerd {
             })
             .collect();
         for id in &ids {
-            self.call(&["tasks", "delete", "--force", id])?;
+            self.end(id);
         }
         let mut words = vec!["containers", "delete"];
         words.extend(ids.iter().map(String::as_str));
@@ -116,7 +116,7 @@ impl Containerd {
             .map_or(Err("containerd's shim is not found".to_owned()), |pid| {
                 crate::idle::rss(*pid)
             });
-        self.call(&["tasks", "delete", "--force", "idle"])?;
+        self.end("idle");
         self.call(&["containers", "delete", "idle"])?;
         Ok((daemon, shim?))
     }
@@ -148,6 +148,12 @@ impl Containerd {
         }
     }
 
+    /// Kills a container's process. `ctr` hands its status on (137), so the status says nothing; whether
+    /// it worked shows when the container is deleted.
+    fn end(&self, id: &str) {
+        let _ = self.call(&["tasks", "delete", "--force", id]);
+    }
+
     /// Directories that runc leaves in the hierarchies: named by our namespace, and empty.
     fn cgroups(&self) -> Vec<PathBuf> {
         let root = Path::new("/sys/fs/cgroup");
@@ -174,7 +180,7 @@ impl Drop for Containerd {
             .output()
         {
             for id in String::from_utf8_lossy(&out.stdout).split_whitespace() {
-                let _ = self.call(&["tasks", "delete", "--force", id]);
+                self.end(id);
             }
         }
         let pid = nix::unistd::Pid::from_raw(self.daemon.id().cast_signed());
