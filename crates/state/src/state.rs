@@ -143,6 +143,12 @@ impl ClusterState {
         "join token": JoinToken, TokenId, tokens, token, tokens;
     }
 
+    /// The newest container's id. O(log n).
+    #[must_use]
+    pub fn newest_container(&self) -> Option<ContainerId> {
+        self.containers.rows.get_max().map(|(key, _)| ContainerId::from_u128(key.id()))
+    }
+
     /// Number of container records.
     #[must_use]
     pub fn container_count(&self) -> usize {

@@ -28,10 +28,16 @@ struct Failure {
 
 impl Failure {
     fn again(reason: impl ToString) -> Self {
-        Self { permanent: false, reason: reason.to_string() }
+        Self {
+            permanent: false,
+            reason: reason.to_string(),
+        }
     }
     fn forever(reason: impl ToString) -> Self {
-        Self { permanent: true, reason: reason.to_string() }
+        Self {
+            permanent: true,
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -44,15 +50,24 @@ impl From<Unfit> for Failure {
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
         let permanent = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput);
-        Self { permanent, reason: error.to_string() }
+        Self {
+            permanent,
+            reason: error.to_string(),
+        }
     }
 }
 
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         // The user's program cannot be run (no such file, no such user, …), or the spec is unfit.
-        let permanent = matches!(error, RuntimeError::Invalid { .. } | RuntimeError::Start { .. });
-        Self { permanent, reason: error.to_string() }
+        let permanent = matches!(
+            error,
+            RuntimeError::Invalid { .. } | RuntimeError::Start { .. }
+        );
+        Self {
+            permanent,
+            reason: error.to_string(),
+        }
     }
 }
 
@@ -67,8 +82,15 @@ impl Work {
             self.check_files(assignment)?;
             self.check_ports(assignment).await?;
             self.rootfs(assignment).await?;
-            let (address, _) = self.shared.network.attach(&self.shared.keep, self.id).await.map_err(Failure::again)?;
-            Ok(Observation::Prepared { address: Some(address) })
+            let (address, _) = self
+                .shared
+                .network
+                .attach(&self.shared.keep, self.id)
+                .await
+                .map_err(Failure::again)?;
+            Ok(Observation::Prepared {
+                address: Some(address),
+            })
         };
         outcome.await.unwrap_or_else(failed)
     }
@@ -80,7 +102,9 @@ impl Work {
             Action::Start { .. } => self.start().await,
             Action::SendStop { grace } => self.send_stop(grace).await,
             Action::Kill => self.kill().await,
-            Action::RunProbe { attempt, kind } => return Some(probes::run(&self, attempt, kind).await),
+            Action::RunProbe { attempt, kind } => {
+                return Some(probes::run(&self, attempt, kind).await);
+            }
             Action::Cleanup => self.cleanup().await.map(|()| Some(Observation::Cleaned)),
             Action::Forget => self.forget().await,
             Action::Prepare | Action::Cancel => return None,
@@ -89,7 +113,9 @@ impl Work {
     }
 
     fn assignment(&self) -> Result<&Assignment, Failure> {
-        self.desired.as_ref().ok_or_else(|| Failure::again("the assignment was taken back"))
+        self.desired
+            .as_ref()
+            .ok_or_else(|| Failure::again("the assignment was taken back"))
     }
 
     /// Volumes must be known, and bind sources must exist: the kernel's own words would not say which.
@@ -98,12 +124,18 @@ impl Work {
         for mount in &assignment.spec.mounts {
             match mount {
                 Mount::Volume { source, .. } => {
-                    let volume = wanted.volumes.get(source).ok_or_else(|| Failure::again(format!("volume {source:?} is not known here yet")))?;
+                    let volume = wanted.volumes.get(source).ok_or_else(|| {
+                        Failure::again(format!("volume {source:?} is not known here yet"))
+                    })?;
                     let path = runspec::volume_path(&self.shared.data_dir, volume)?;
-                    std::fs::create_dir_all(&path).map_err(|e| Failure::again(format!("volume {source:?}: {}: {e}", path.display())))?;
+                    std::fs::create_dir_all(&path).map_err(|e| {
+                        Failure::again(format!("volume {source:?}: {}: {e}", path.display()))
+                    })?;
                 }
                 Mount::Bind { source, .. } if !PathBuf::from(source).exists() => {
-                    return Err(Failure::forever(format!("bind source {source} does not exist on this node: make it, or change the mount")));
+                    return Err(Failure::forever(format!(
+                        "bind source {source} does not exist on this node: make it, or change the mount"
+                    )));
                 }
                 Mount::Bind { .. } | Mount::Tmpfs { .. } => {}
             }
@@ -113,12 +145,20 @@ impl Work {
 
     fn check_files(&self, assignment: &Assignment) -> Result<(), Failure> {
         let wanted = self.shared.wanted();
-        let missing = |kind: &str, name: &str| Failure::again(format!("{kind} {name:?} has not reached this node yet"));
+        let missing = |kind: &str, name: &str| {
+            Failure::again(format!("{kind} {name:?} has not reached this node yet"))
+        };
         for secret in &assignment.spec.secrets {
-            wanted.secrets.get(&secret.source).ok_or_else(|| missing("secret", &secret.source))?;
+            wanted
+                .secrets
+                .get(&secret.source)
+                .ok_or_else(|| missing("secret", &secret.source))?;
         }
         for config in &assignment.spec.configs {
-            wanted.configs.get(&config.source).ok_or_else(|| missing("config", &config.source))?;
+            wanted
+                .configs
+                .get(&config.source)
+                .ok_or_else(|| missing("config", &config.source))?;
         }
         Ok(())
     }
@@ -171,20 +211,27 @@ impl Work {
     async fn start(&self) -> Result<Option<Observation>, Failure> {
         let info = self.shared.driver.start(self.id).await?;
         let started_at = info.started_at.unwrap_or_else(edge::now);
-        Ok(Some(Observation::Started { pid: info.pid.unwrap_or_default(), started_at }))
+        Ok(Some(Observation::Started {
+            pid: info.pid.unwrap_or_default(),
+            started_at,
+        }))
     }
 
     /// The end comes as an event; here only a failure to ask for it is told.
     async fn send_stop(&self, grace: Duration) -> Result<Option<Observation>, Failure> {
         match self.shared.driver.stop(self.id, grace).await {
-            Ok(_) | Err(RuntimeError::NotFound { .. } | RuntimeError::WrongState { .. }) => Ok(None),
+            Ok(_) | Err(RuntimeError::NotFound { .. } | RuntimeError::WrongState { .. }) => {
+                Ok(None)
+            }
             Err(other) => Err(other.into()),
         }
     }
 
     async fn kill(&self) -> Result<Option<Observation>, Failure> {
         match self.shared.driver.signal(self.id, libc::SIGKILL).await {
-            Ok(()) | Err(RuntimeError::NotFound { .. } | RuntimeError::WrongState { .. }) => Ok(None),
+            Ok(()) | Err(RuntimeError::NotFound { .. } | RuntimeError::WrongState { .. }) => {
+                Ok(None)
+            }
             Err(other) => Err(other.into()),
         }
     }
@@ -203,7 +250,11 @@ impl Work {
             Err(RuntimeError::NotFound { .. }) => {}
             Err(other) => return Err(other.into()),
         }
-        self.shared.network.detach(self.id).await.map_err(Failure::again)?;
+        self.shared
+            .network
+            .detach(self.id)
+            .await
+            .map_err(Failure::again)?;
         let (images, id) = (self.shared.images.clone(), self.id);
         blocking(move || Ok(images.release(id)?)).await
     }
@@ -218,15 +269,21 @@ impl Work {
 /// The image that the container runs: the digest pinned at deploy when there is one.
 fn reference(assignment: &Assignment) -> String {
     let spec = &assignment.spec;
-    spec.image_digest.clone().unwrap_or_else(|| spec.image.clone())
+    spec.image_digest
+        .clone()
+        .unwrap_or_else(|| spec.image.clone())
 }
 
 fn failed(failure: Failure) -> Observation {
-    Observation::Failed { permanent: failure.permanent, reason: failure.reason }
+    Observation::Failed {
+        permanent: failure.permanent,
+        reason: failure.reason,
+    }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panic| Err(Failure::again(format!("internal fault: {panic}"))))
 }
-

@@ -43,7 +43,9 @@ impl Actors {
             handle.wake.notify_one();
             return;
         }
-        let Some(assignment) = shared.assignment(id) else { return };
+        let Some(assignment) = shared.assignment(id) else {
+            return;
+        };
         let local = Local::new(id, assignment.attempt_floor);
         all.insert(id, begin(shared, local));
     }
@@ -92,7 +94,11 @@ fn begin(shared: &Arc<Shared>, local: Local) -> Handle {
         prepare: None,
     };
     let task = tokio::spawn(actor.run(observations));
-    Handle { wake, observe, task: task.abort_handle() }
+    Handle {
+        wake,
+        observe,
+        task: task.abort_handle(),
+    }
 }
 
 /// What of a record is worth a write: health results and the last report are worked out anew.
@@ -155,14 +161,23 @@ impl Actor {
 
     /// The network learns first: a container that is reported as running can be reached, and one that
     /// is stopping gets no new connections.
-    async fn report(&self, desired: Option<&warren_lifecycle::Assignment>, status: ContainerStatus) {
-        let part = desired.zip(status.address).filter(|_| !status.state.is_final()).map(|(a, address)| Part {
-            service: a.service,
-            address,
-            serving: serves(&status),
-            ports: a.ports.clone(),
-        });
-        let serving = part.as_ref().is_some_and(|p| p.serving && p.ports.iter().any(|m| m.host_port != 0));
+    async fn report(
+        &self,
+        desired: Option<&warren_lifecycle::Assignment>,
+        status: ContainerStatus,
+    ) {
+        let part = desired
+            .zip(status.address)
+            .filter(|_| !status.state.is_final())
+            .map(|(a, address)| Part {
+                service: a.service,
+                address,
+                serving: serves(&status),
+                ports: a.ports.clone(),
+            });
+        let serving = part
+            .as_ref()
+            .is_some_and(|p| p.serving && p.ports.iter().any(|m| m.host_port != 0));
         self.shared.network.set_part(self.local.id, part);
         if serving {
             self.shared.network.settled(SETTLE_LIMIT).await;
@@ -172,7 +187,12 @@ impl Actor {
 
     fn carry_out(&mut self, action: Action, desired: Option<warren_lifecycle::Assignment>) {
         let (shared, id, observe) = (self.shared.clone(), self.local.id, self.observe.clone());
-        let work = actions::Work { shared, id, local: self.local.clone(), desired };
+        let work = actions::Work {
+            shared,
+            id,
+            local: self.local.clone(),
+            desired,
+        };
         match action {
             Action::Cancel => {
                 if let Some(prepare) = self.prepare.take() {

@@ -16,7 +16,8 @@ pub const HELLO_PORT: u16 = 8080;
 pub(crate) async fn ensure(shared: &Arc<Shared>, program: PathBuf) -> Result<(), WorkerError> {
     let images = shared.images.clone();
     let made = tokio::task::spawn_blocking(move || make(&images, &program)).await;
-    made.map_err(|e| WorkerError::Internal(e.to_string()))?.map_err(WorkerError::Image)
+    made.map_err(|e| WorkerError::Internal(e.to_string()))?
+        .map_err(WorkerError::Image)
 }
 
 /// The label tells which program the image was made of, so that it need not be read to know.
@@ -24,18 +25,24 @@ const MADE_OF: &str = "warren.made-of";
 
 fn make(images: &ImageStore, program: &Path) -> Result<(), ImageError> {
     let made_of = mark(program);
-    let current = images.inspect(HELLO_IMAGE).ok().and_then(|info| info.config.labels.get(MADE_OF).cloned());
+    let current = images
+        .inspect(HELLO_IMAGE)
+        .ok()
+        .and_then(|info| info.config.labels.get(MADE_OF).cloned());
     if current.is_some() && current == made_of {
         return Ok(());
     }
     let mut builder = ImageBuilder::new();
     builder.compression(Compression::None);
-    builder.add_file("/warren", program, 0o755);
-    builder.entrypoint(["/warren", "__hello"]).expose(&format!("{HELLO_PORT}/tcp")).user("65534:65534");
+    builder.add_file("/warren", program.to_path_buf(), 0o755);
+    builder
+        .entrypoint(["/warren", "__hello"])
+        .expose(&format!("{HELLO_PORT}/tcp"))
+        .user("65534:65534");
     if let Some(made_of) = &made_of {
         builder.label(MADE_OF, made_of);
     }
-    builder.import_into(images, HELLO_IMAGE)?;
+    builder.build_into(images, &[HELLO_IMAGE.parse()?])?;
     Ok(())
 }
 
@@ -43,5 +50,10 @@ fn make(images: &ImageStore, program: &Path) -> Result<(), ImageError> {
 fn mark(program: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(program).ok()?;
-    Some(format!("{}-{}-{}", meta.len(), meta.mtime(), meta.mtime_nsec()))
+    Some(format!(
+        "{}-{}-{}",
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec()
+    ))
 }

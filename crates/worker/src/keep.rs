@@ -2,7 +2,7 @@
 //! addresses given, its subnet. It restarts from this with no manager in reach.
 
 use crate::edge;
-use crate::sets::{RefusedSet, Wanted, id_bytes, container_id};
+use crate::sets::{RefusedSet, Wanted, container_id, id_bytes};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use warren_lifecycle::Local;
@@ -25,7 +25,10 @@ pub(crate) struct Keep {
 
 impl Keep {
     pub(crate) fn new(store: Arc<LocalStore>, node_key: [u8; 32]) -> Self {
-        Self { store, key: DataKey::new(NODE_KEY_EPOCH, node_key) }
+        Self {
+            store,
+            key: DataKey::new(NODE_KEY_EPOCH, node_key),
+        }
     }
 
     /// Writes the set, durably.
@@ -33,27 +36,44 @@ impl Keep {
         let keep = self.clone();
         let written = tokio::task::spawn_blocking(move || {
             let revision = wanted.set.revision.0;
-            let message = wanted.to_message(|name, data| keep.seal(name, data)).map_err(|e| e.to_string())?;
-            keep.store.set_assignments(revision, &message.encode_to_vec()).map_err(|e| e.to_string())
+            let message = wanted
+                .to_message(|name, data| keep.seal(name, data))
+                .map_err(|e| e.to_string())?;
+            keep.store
+                .set_assignments(revision, &message.encode_to_vec())
+                .map_err(|e| e.to_string())
         });
-        written.await.unwrap_or_else(|e| Err(e.to_string())).map_err(RefusedSet::Disk)
+        written
+            .await
+            .unwrap_or_else(|e| Err(e.to_string()))
+            .map_err(RefusedSet::Disk)
     }
 
     /// Reads the last set; a set that cannot be read is as good as none: the manager sends it again.
     pub(crate) fn last(&self) -> Result<Wanted, StorageError> {
-        let Some(kept) = self.store.assignments()? else { return Ok(Wanted::default()) };
-        let read = Assignments::decode(kept.bytes.as_slice()).map_err(|e| e.to_string()).and_then(|mut message| {
-            message.secrets = std::mem::take(&mut message.secrets)
-                .into_iter()
-                .map(|mut secret| {
-                    secret.data = self.open(&secret.name, &secret.data)?;
-                    Ok(secret)
-                })
-                .collect::<Result<_, String>>()?;
-            Wanted::default().after(&message).map(|(wanted, _)| wanted).map_err(|e| e.to_string())
-        });
+        let Some(kept) = self.store.assignments()? else {
+            return Ok(Wanted::default());
+        };
+        let read = Assignments::decode(kept.bytes.as_slice())
+            .map_err(|e| e.to_string())
+            .and_then(|mut message| {
+                message.secrets = std::mem::take(&mut message.secrets)
+                    .into_iter()
+                    .map(|mut secret| {
+                        secret.data = self.open(&secret.name, &secret.data)?;
+                        Ok(secret)
+                    })
+                    .collect::<Result<_, String>>()?;
+                Wanted::default()
+                    .after(&message)
+                    .map(|(wanted, _)| wanted)
+                    .map_err(|e| e.to_string())
+            });
         Ok(read.unwrap_or_else(|problem| {
-            tracing::error!(problem, "the kept assignments cannot be read; waiting for a manager");
+            tracing::error!(
+                problem,
+                "the kept assignments cannot be read; waiting for a manager"
+            );
             Wanted::default()
         }))
     }
@@ -66,9 +86,18 @@ impl Keep {
     }
 
     fn open(&self, name: &str, bytes: &[u8]) -> Result<Vec<u8>, String> {
-        let (nonce, ciphertext) = bytes.split_first_chunk::<12>().ok_or("a sealed secret is cut short")?;
-        let sealed = SealedData { epoch: NODE_KEY_EPOCH, nonce: *nonce, ciphertext: ciphertext.to_vec() };
-        self.key.open(context(name), &sealed).map(|data| data.to_vec()).map_err(|e| e.to_string())
+        let (nonce, ciphertext) = bytes
+            .split_first_chunk::<12>()
+            .ok_or("a sealed secret is cut short")?;
+        let sealed = SealedData {
+            epoch: NODE_KEY_EPOCH,
+            nonce: *nonce,
+            ciphertext: ciphertext.to_vec(),
+        };
+        self.key
+            .open(context(name), &sealed)
+            .map(|data| data.to_vec())
+            .map_err(|e| e.to_string())
     }
 
     /// Writes the record of a container.
@@ -76,7 +105,9 @@ impl Keep {
         let store = self.store.clone();
         let written = tokio::task::spawn_blocking(move || {
             let bytes = encode(&local)?;
-            store.put(LocalTable::Containers, &id_bytes(local.id.0), &bytes).map_err(|e| e.to_string())
+            store
+                .put(LocalTable::Containers, &id_bytes(local.id.0), &bytes)
+                .map_err(|e| e.to_string())
         });
         // The runtime's own state is the truth after a crash; a record that could not be written
         // costs a restart count, not a container.
@@ -90,7 +121,9 @@ impl Keep {
         let store = self.store.clone();
         let done = tokio::task::spawn_blocking(move || {
             let mut batch = warren_storage::LocalBatch::new();
-            batch.remove(LocalTable::Containers, id_bytes(id.0)).remove(LocalTable::Leases, id_bytes(id.0));
+            batch
+                .remove(LocalTable::Containers, id_bytes(id.0))
+                .remove(LocalTable::Leases, id_bytes(id.0));
             store.write(&batch).map_err(|e| e.to_string())
         });
         if let Err(problem) = done.await.unwrap_or_else(|e| Err(e.to_string())) {
@@ -108,7 +141,9 @@ impl Keep {
     pub(crate) async fn lease(&self, id: ContainerId, address: Ipv4Addr) -> Result<(), String> {
         let store = self.store.clone();
         let written = tokio::task::spawn_blocking(move || {
-            store.put(LocalTable::Leases, &id_bytes(id.0), &address.octets()).map_err(|e| e.to_string())
+            store
+                .put(LocalTable::Leases, &id_bytes(id.0), &address.octets())
+                .map_err(|e| e.to_string())
         });
         written.await.unwrap_or_else(|e| Err(e.to_string()))
     }
@@ -138,8 +173,16 @@ impl Keep {
 fn context(name: &str) -> SealContext {
     // The name stands for the object; it is part of what is authenticated through its digest.
     let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
-    let half = digest.as_ref().first_chunk::<16>().copied().unwrap_or_default();
-    SealContext { kind: SealKind::NodeStore, id: u128::from_be_bytes(half), version: 0 }
+    let half = digest
+        .as_ref()
+        .first_chunk::<16>()
+        .copied()
+        .unwrap_or_default();
+    SealContext {
+        kind: SealKind::NodeStore,
+        id: u128::from_be_bytes(half),
+        version: 0,
+    }
 }
 
 fn encode(local: &Local) -> Result<Vec<u8>, String> {
@@ -147,5 +190,7 @@ fn encode(local: &Local) -> Result<Vec<u8>, String> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Local> {
-    serde_json::from_slice(bytes).inspect_err(|problem| tracing::warn!(%problem, "record not understood")).ok()
+    serde_json::from_slice(bytes)
+        .inspect_err(|problem| tracing::warn!(%problem, "record not understood"))
+        .ok()
 }

@@ -33,7 +33,9 @@ use warren_client::SessionTransport;
 use warren_image::{ImageError, ImageStore};
 use warren_lifecycle::Observation;
 use warren_network::{HostNetwork, NetworkConfig, NetworkError};
-use warren_runtime::{Driver, EmbeddedConfig, EmbeddedDriver, RuntimeError, RuntimeEvent, RuntimeState};
+use warren_runtime::{
+    Driver, EmbeddedConfig, EmbeddedDriver, RuntimeError, RuntimeEvent, RuntimeState,
+};
 use warren_storage::{Disk, LocalStore, RealDisk, StorageError};
 
 /// Where the worker's things are on this machine.
@@ -51,7 +53,11 @@ impl Places {
     /// The places of a node.
     #[must_use]
     pub fn new(data_dir: PathBuf, run_dir: PathBuf, node: warren_types::NodeId) -> Self {
-        Self { data_dir, run_dir, cgroup_root: format!("/warren/{node}") }
+        Self {
+            data_dir,
+            run_dir,
+            cgroup_root: format!("/warren/{node}"),
+        }
     }
 
     fn images(&self) -> PathBuf {
@@ -68,7 +74,10 @@ impl Places {
     }
 
     fn network(&self) -> NetworkConfig {
-        NetworkConfig { netns_dir: self.run_dir.join("netns"), ..NetworkConfig::standard() }
+        NetworkConfig {
+            netns_dir: self.run_dir.join("netns"),
+            ..NetworkConfig::standard()
+        }
     }
 }
 
@@ -162,8 +171,15 @@ impl Drop for Worker {
 async fn open(config: &WorkerConfig) -> Result<Shared, WorkerError> {
     let places = &config.places;
     let worker_dir = places.data_dir.join("worker");
-    for directory in [&worker_dir, &places.run_dir, &places.data_dir.join("volumes")] {
-        std::fs::create_dir_all(directory).map_err(|source| WorkerError::Directory { path: directory.clone(), source })?;
+    for directory in [
+        &worker_dir,
+        &places.run_dir,
+        &places.data_dir.join("volumes"),
+    ] {
+        std::fs::create_dir_all(directory).map_err(|source| WorkerError::Directory {
+            path: directory.clone(),
+            source,
+        })?;
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&worker_dir)?);
     let store = Arc::new(LocalStore::open(&disk, "local.redb")?);
@@ -171,7 +187,8 @@ async fn open(config: &WorkerConfig) -> Result<Shared, WorkerError> {
     let images_dir = places.images();
     let images = tokio::task::spawn_blocking(move || ImageStore::open(images_dir)).await;
     let images = Arc::new(images.map_err(|e| WorkerError::Internal(e.to_string()))??);
-    let driver: Arc<dyn Driver> = Arc::new(EmbeddedDriver::open(places.runtime(config.shim.clone())).await?);
+    let driver: Arc<dyn Driver> =
+        Arc::new(EmbeddedDriver::open(places.runtime(config.shim.clone())).await?);
     let network_config = places.network();
     let bridge = network_config.bridge.clone();
     let host = Arc::new(HostNetwork::open(network_config)?);
@@ -182,7 +199,14 @@ async fn open(config: &WorkerConfig) -> Result<Shared, WorkerError> {
         tracing::error!(%problem, "kept subnet not usable");
     }
     let wanted = keep.last()?;
-    let parts = Parts { facts: config.facts.clone(), data_dir: places.data_dir.clone(), driver, images, network, keep };
+    let parts = Parts {
+        facts: config.facts.clone(),
+        data_dir: places.data_dir.clone(),
+        driver,
+        images,
+        network,
+        keep,
+    };
     Ok(Shared::new(parts, wanted))
 }
 
@@ -191,7 +215,11 @@ async fn forward(shared: Arc<Shared>, mut events: tokio::sync::broadcast::Receiv
     loop {
         match events.recv().await {
             Ok(RuntimeEvent::Exited { id, attempt, exit }) => {
-                let observation = Observation::Exited { attempt, exit: exit.info, at: exit.at };
+                let observation = Observation::Exited {
+                    attempt,
+                    exit: exit.info,
+                    at: exit.at,
+                };
                 shared.actors.observe(id, observation).await;
             }
             Ok(RuntimeEvent::Started { .. }) => {}
@@ -207,7 +235,11 @@ async fn forward(shared: Arc<Shared>, mut events: tokio::sync::broadcast::Receiv
 async fn look_at_all(shared: &Arc<Shared>) {
     for info in shared.driver.list().await.unwrap_or_default() {
         if let RuntimeState::Exited(exit) = info.state {
-            let observation = Observation::Exited { attempt: info.attempt, exit: exit.info, at: exit.at };
+            let observation = Observation::Exited {
+                attempt: info.attempt,
+                exit: exit.info,
+                at: exit.at,
+            };
             shared.actors.observe(info.id, observation).await;
         }
     }

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use warren_netplan::{BridgeNetwork, Endpoint, HostPort, Ipam, NodeNetwork, PlannedContainer, Subnet, plan_node};
+use warren_netplan::{
+    BridgeNetwork, Endpoint, HostPort, Ipam, NodeNetwork, PlannedContainer, Subnet, plan_node,
+};
 use warren_network::{HostNetwork, NetworkError};
 use warren_types::{ContainerId, PortMapping, ServiceId};
 
@@ -67,11 +69,20 @@ pub(crate) enum NetProblem {
 }
 
 impl NodeNet {
-    pub(crate) fn new(host: Arc<HostNetwork>, bridge_name: String, leases: Vec<(ContainerId, Ipv4Addr)>) -> Self {
+    pub(crate) fn new(
+        host: Arc<HostNetwork>,
+        bridge_name: String,
+        leases: Vec<(ContainerId, Ipv4Addr)>,
+    ) -> Self {
         Self {
             host,
             bridge_name,
-            inner: Mutex::new(Inner { ipam: None, leases, parts: BTreeMap::new(), version: 0 }),
+            inner: Mutex::new(Inner {
+                ipam: None,
+                leases,
+                parts: BTreeMap::new(),
+                version: 0,
+            }),
             bridge: watch::Sender::new(None),
             changed: Notify::new(),
             applied: watch::Sender::new(0),
@@ -85,47 +96,73 @@ impl NodeNet {
 
     /// Sets the node's subnet; once set it can only be set again unchanged.
     pub(crate) fn set_subnet(&self, text: &str) -> Result<(), NetProblem> {
-        let wrong = |problem: String| NetProblem::Subnet { text: text.to_owned(), problem };
-        let subnet: Subnet = text.parse().map_err(|e: warren_netplan::SubnetError| wrong(e.to_string()))?;
+        let wrong = |problem: String| NetProblem::Subnet {
+            text: text.to_owned(),
+            problem,
+        };
+        let subnet: Subnet = text
+            .parse()
+            .map_err(|e: warren_netplan::SubnetError| wrong(e.to_string()))?;
         let mut inner = self.lock();
-        if self.bridge.borrow().as_ref().is_some_and(|b| b.subnet == subnet) {
+        if self
+            .bridge
+            .borrow()
+            .as_ref()
+            .is_some_and(|b| b.subnet == subnet)
+        {
             return Ok(());
         }
         if self.bridge.borrow().is_some() {
-            return Err(wrong("the node has another one in use; reset the node to change it".to_owned()));
+            return Err(wrong(
+                "the node has another one in use; reset the node to change it".to_owned(),
+            ));
         }
-        let mut ipam = Ipam::new(subnet).map_err(|e| wrong(e.to_string()))?;
+        let mut ipam = Ipam::new(subnet);
         for (id, address) in std::mem::take(&mut inner.leases) {
             if let Err(problem) = ipam.adopt(id, address) {
                 tracing::warn!(container = %id, %problem, "address of an earlier run not taken over");
             }
         }
         inner.ipam = Some(ipam);
-        self.bridge.send_replace(Some(BridgeNetwork::new(self.bridge_name.clone(), subnet)));
+        self.bridge
+            .send_replace(Some(BridgeNetwork::new(self.bridge_name.clone(), subnet)));
         drop(inner);
         self.changed.notify_one();
         Ok(())
     }
 
     /// Gives a container its address and network; waits until the node has a subnet.
-    pub(crate) async fn attach(&self, keep: &Keep, id: ContainerId) -> Result<(Ipv4Addr, PathBuf), NetProblem> {
+    pub(crate) async fn attach(
+        &self,
+        keep: &Keep,
+        id: ContainerId,
+    ) -> Result<(Ipv4Addr, PathBuf), NetProblem> {
         let mut bridges = self.bridge.subscribe();
         let bridge = match bridges.wait_for(Option::is_some).await {
             Ok(bridge) => bridge.clone(),
             Err(_) => None,
         };
-        let bridge = bridge.ok_or_else(|| NetProblem::Address("the node is stopping".to_owned()))?;
+        let bridge =
+            bridge.ok_or_else(|| NetProblem::Address("the node is stopping".to_owned()))?;
         let (address, new) = {
             let mut inner = self.lock();
-            let ipam = inner.ipam.as_mut().ok_or_else(|| NetProblem::Address("no subnet yet".to_owned()))?;
+            let ipam = inner
+                .ipam
+                .as_mut()
+                .ok_or_else(|| NetProblem::Address("no subnet yet".to_owned()))?;
             let known = ipam.address_of(id);
-            let address = ipam.allocate(id).map_err(|e| NetProblem::Address(e.to_string()))?;
+            let address = ipam
+                .allocate(id)
+                .map_err(|e| NetProblem::Address(e.to_string()))?;
             (address, known != Some(address))
         };
         if new {
             keep.lease(id, address).await.map_err(NetProblem::Disk)?;
         }
-        let path = self.host.attach(&bridge, &Endpoint::new(id, address)).await?;
+        let path = self
+            .host
+            .attach(&bridge, &Endpoint::new(id, address))
+            .await?;
         Ok((address, path))
     }
 
@@ -141,7 +178,12 @@ impl NodeNet {
 
     /// Is the port free for the container, or held by a process of the host?
     pub(crate) async fn check_port(&self, mapping: &PortMapping) -> Result<(), NetworkError> {
-        self.host.check_port(HostPort { protocol: mapping.protocol, port: mapping.host_port }).await
+        self.host
+            .check_port(HostPort {
+                protocol: mapping.protocol,
+                port: mapping.host_port,
+            })
+            .await
     }
 
     /// Notes what a container has to do with the network.
@@ -186,11 +228,16 @@ impl NodeNet {
     }
 
     async fn project(&self) -> Result<(), NetProblem> {
-        let Some(bridge) = self.bridge.borrow().clone() else { return Ok(()) };
+        let Some(bridge) = self.bridge.borrow().clone() else {
+            return Ok(());
+        };
         let (network, version) = self.desired(bridge);
         let report = self.host.apply(&network).await?;
         for repaired in &report.repaired {
-            tracing::info!(%repaired, "network brought in line");
+            tracing::debug!(%repaired, "network brought in line");
+        }
+        if let Some(first) = report.repaired.first() {
+            tracing::info!(%first, changes = report.repaired.len(), "network brought in line");
         }
         for problem in &report.failed {
             tracing::warn!(%problem, "part of the network not in line");

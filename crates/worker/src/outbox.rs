@@ -99,8 +99,18 @@ mod tests {
     async fn the_newest_is_sent_once_and_all_again_to_a_new_session() {
         let outbox = Outbox::default();
         let id = ContainerId::from_u128(1);
-        let running = ContainerStatus { state: ActualState::Running, attempt: 1, ..ContainerStatus::default() };
-        outbox.put(id, ContainerStatus { state: ActualState::Starting, ..running.clone() });
+        let running = ContainerStatus {
+            state: ActualState::Running,
+            attempt: 1,
+            ..ContainerStatus::default()
+        };
+        outbox.put(
+            id,
+            ContainerStatus {
+                state: ActualState::Starting,
+                ..running.clone()
+            },
+        );
         outbox.put(id, running.clone());
         assert_eq!(outbox.next().await.statuses.len(), 1);
         outbox.put(id, running);

@@ -17,11 +17,18 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Runs one probe; its time limit is part of it.
 pub(crate) async fn run(work: &Work, attempt: u32, kind: ProbeKind) -> Observation {
-    let check = work.desired.as_ref().and_then(|a| kind.check(&a.spec.health));
+    let check = work
+        .desired
+        .as_ref()
+        .and_then(|a| kind.check(&a.spec.health));
     let result = match check {
         None => Err("the check was taken away".to_owned()),
         Some(check) => {
-            let limit = if check.timeout.0 == 0 { TIMEOUT_DEFAULT } else { check.timeout };
+            let limit = if check.timeout.0 == 0 {
+                TIMEOUT_DEFAULT
+            } else {
+                check.timeout
+            };
             let probe = one(work, &check.probe);
             let within = tokio::time::timeout(limit.to_std(), probe).await;
             within.unwrap_or_else(|_| Err(format!("no result within {limit}")))
@@ -31,23 +38,43 @@ pub(crate) async fn run(work: &Work, attempt: u32, kind: ProbeKind) -> Observati
         Ok(()) => (true, String::new()),
         Err(message) => (false, message),
     };
-    Observation::Probe { attempt, kind, healthy, message }
+    Observation::Probe {
+        attempt,
+        kind,
+        healthy,
+        message,
+    }
 }
 
 async fn one(work: &Work, probe: &HealthProbe) -> Result<(), String> {
-    let address = || work.local.address.ok_or_else(|| "the container has no address".to_owned());
+    let address = || {
+        work.local
+            .address
+            .ok_or_else(|| "the container has no address".to_owned())
+    };
     match probe {
         HealthProbe::Tcp { port } => connect(address()?, *port).await.map(drop),
-        HealthProbe::Http { https: true, port, .. } => {
+        HealthProbe::Http {
+            https: true, port, ..
+        } => {
             // The handshake is not made: an answering TLS port that accepts connections is taken as healthy.
             connect(address()?, *port).await.map(drop)
         }
-        HealthProbe::Http { path, port, headers, status_min, status_max, .. } => {
+        HealthProbe::Http {
+            path,
+            port,
+            headers,
+            status_min,
+            status_max,
+            ..
+        } => {
             let status = http(address()?, *port, path, headers).await?;
             if (*status_min..=*status_max).contains(&status) {
                 Ok(())
             } else {
-                Err(format!("GET {path} on port {port} answered {status}, wanted {status_min} to {status_max}"))
+                Err(format!(
+                    "GET {path} on port {port} answered {status}, wanted {status_min} to {status_max}"
+                ))
             }
         }
         HealthProbe::Exec { command } => exec(work, command).await,
@@ -59,14 +86,24 @@ async fn connect(address: Ipv4Addr, port: u16) -> Result<TcpStream, String> {
     stream.map_err(|e| format!("connect to port {port}: {e}"))
 }
 
-async fn http(address: Ipv4Addr, port: u16, path: &str, headers: &[(String, String)]) -> Result<u16, String> {
+async fn http(
+    address: Ipv4Addr,
+    port: u16,
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<u16, String> {
     let mut stream = connect(address, port).await?;
-    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: warren-health\r\nConnection: close\r\n");
+    let mut request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: warren-health\r\nConnection: close\r\n"
+    );
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|e| format!("send to port {port}: {e}"))?;
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .map_err(|e| format!("send to port {port}: {e}"))?;
     let mut answer = Vec::with_capacity(256);
     let mut piece = [0_u8; 512];
     while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES_MAX {
@@ -84,12 +121,18 @@ fn status_of(answer: &[u8]) -> Option<u16> {
     let line = answer.split(|b| *b == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?;
     let mut words = line.split_whitespace();
-    words.next().filter(|version| version.starts_with("HTTP/1"))?;
+    words
+        .next()
+        .filter(|version| version.starts_with("HTTP/1"))?;
     words.next()?.parse().ok()
 }
 
 async fn exec(work: &Work, command: &[String]) -> Result<(), String> {
-    let run = work.shared.driver.exec(work.id, ExecSpec::new(command.iter().cloned())).await;
+    let run = work
+        .shared
+        .driver
+        .exec(work.id, ExecSpec::new(command.iter().cloned()))
+        .await;
     let mut run = run.map_err(|e| e.to_string())?;
     let mut output = Vec::new();
     let mut limited = (&mut run.stdout).take(OUTPUT_BYTES_MAX as u64);
@@ -100,7 +143,12 @@ async fn exec(work: &Work, command: &[String]) -> Result<(), String> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output).trim().to_owned();
-    Err(format!("{} ended with status {}{}{said}", command.join(" "), exit.code, if said.is_empty() { "" } else { ": " }))
+    Err(format!(
+        "{} ended with status {}{}{said}",
+        command.join(" "),
+        exit.code,
+        if said.is_empty() { "" } else { ": " }
+    ))
 }
 
 #[cfg(test)]
@@ -111,7 +159,13 @@ mod tests {
     fn status_lines() {
         assert_eq!(status_of(b"HTTP/1.1 204 No Content\r\n\r\n"), Some(204));
         assert_eq!(status_of(b"HTTP/1.0 503\r\n"), Some(503));
-        for wrong in [&b"SSH-2.0-x\r\n"[..], b"", b"HTTP/1.1\r\n", b"HTTP/1.1 abc\r\n", b"\xff\xfe"] {
+        for wrong in [
+            &b"SSH-2.0-x\r\n"[..],
+            b"",
+            b"HTTP/1.1\r\n",
+            b"HTTP/1.1 abc\r\n",
+            b"\xff\xfe",
+        ] {
             assert_eq!(status_of(wrong), None);
         }
     }

@@ -20,8 +20,13 @@ struct Found {
 
 pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), WorkerError> {
     let found = look(shared).await?;
-    let mut records: BTreeMap<ContainerId, Local> =
-        shared.keep.records()?.into_iter().filter(is_live).map(|local| (local.id, local)).collect();
+    let mut records: BTreeMap<ContainerId, Local> = shared
+        .keep
+        .records()?
+        .into_iter()
+        .filter(is_live)
+        .map(|local| (local.id, local))
+        .collect();
     let wanted = shared.wanted();
     let mut ids: BTreeSet<ContainerId> = wanted.set.items.keys().copied().collect();
     ids.extend(records.keys());
@@ -63,10 +68,17 @@ fn view(info: &ContainerInfo) -> RuntimeView {
     let attempt = info.attempt;
     match (&info.state, info.pid, info.started_at) {
         (RuntimeState::Created, ..) => RuntimeView::Created { attempt },
-        (RuntimeState::Running, Some(pid), Some(started_at)) => RuntimeView::Running { attempt, pid, started_at },
+        (RuntimeState::Running, Some(pid), Some(started_at)) => RuntimeView::Running {
+            attempt,
+            pid,
+            started_at,
+        },
         (RuntimeState::Running, ..) => RuntimeView::Absent,
-        (RuntimeState::Exited(exit), _, started_at) => {
-            RuntimeView::Exited { attempt, started_at, exit: exit.info, at: exit.at }
-        }
+        (RuntimeState::Exited(exit), _, started_at) => RuntimeView::Exited {
+            attempt,
+            started_at,
+            exit: exit.info,
+            at: exit.at,
+        },
     }
 }

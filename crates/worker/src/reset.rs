@@ -69,7 +69,11 @@ pub async fn reset(places: &Places, shim: PathBuf) -> Result<ResetReport, ResetE
 fn remove_cgroups(root: &str) {
     let name = root.trim_start_matches('/');
     let mut bases = vec![PathBuf::from("/sys/fs/cgroup")];
-    for entry in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         bases.push(entry.path());
     }
     for base in bases {
@@ -94,7 +98,10 @@ fn remove_group(path: &Path) {
 fn remove(path: &Path) -> Result<(), ResetError> {
     match std::fs::remove_dir_all(path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(ResetError::Directory { path: path.to_path_buf(), source })
+            Err(ResetError::Directory {
+                path: path.to_path_buf(),
+                source,
+            })
         }
         _ => Ok(()),
     }

@@ -8,7 +8,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use warren_image::{ImageConfig, resolve_user};
 use warren_lifecycle::Assignment;
-use warren_runtime::{CapabilityChange, RuntimeFile, RuntimeLimits, RuntimeMount, RuntimeSpec, UserIds};
+use warren_runtime::{
+    CapabilityChange, RuntimeFile, RuntimeLimits, RuntimeMount, RuntimeSpec, UserIds,
+};
 use warren_types::validate::parse_signal;
 use warren_types::{FileRef, Mount, Slot, Volume, limits};
 
@@ -40,7 +42,9 @@ pub(crate) enum Unfit {
     #[error("{0}")]
     User(#[from] warren_image::ImageError),
     /// A volume of a driver that this node does not have.
-    #[error("volume {name:?} has driver {driver:?}, this node has \"local\": make it with --driver local")]
+    #[error(
+        "volume {name:?} has driver {driver:?}, this node has \"local\": make it with --driver local"
+    )]
     Driver {
         /// Name of the volume.
         name: String,
@@ -48,7 +52,9 @@ pub(crate) enum Unfit {
         driver: String,
     },
     /// A volume whose options cannot be used.
-    #[error("volume {name:?}: option device={device:?} must be an absolute path that exists on the node")]
+    #[error(
+        "volume {name:?}: option device={device:?} must be an absolute path that exists on the node"
+    )]
     Device {
         /// Name of the volume.
         name: String,
@@ -71,32 +77,56 @@ pub(crate) struct Ground<'a> {
 /// Where the data of a volume are on this node: by id, so that a volume made anew is empty.
 pub(crate) fn volume_path(data_dir: &Path, volume: &Volume) -> Result<PathBuf, Unfit> {
     if volume.driver != "local" {
-        return Err(Unfit::Driver { name: volume.name.clone(), driver: volume.driver.clone() });
+        return Err(Unfit::Driver {
+            name: volume.name.clone(),
+            driver: volume.driver.clone(),
+        });
     }
     match volume.driver_opts.get("device") {
-        Some(device) if Path::new(device).is_absolute() && Path::new(device).is_dir() => Ok(PathBuf::from(device)),
-        Some(device) => Err(Unfit::Device { name: volume.name.clone(), device: device.clone() }),
+        Some(device) if Path::new(device).is_absolute() && Path::new(device).is_dir() => {
+            Ok(PathBuf::from(device))
+        }
+        Some(device) => Err(Unfit::Device {
+            name: volume.name.clone(),
+            device: device.clone(),
+        }),
         None => Ok(data_dir.join("volumes").join(volume.id.to_string())),
     }
 }
 
 /// The whole spec for the runtime.
-pub(crate) fn build(assignment: &Assignment, attempt: u32, ground: &Ground<'_>) -> Result<RuntimeSpec, Unfit> {
+pub(crate) fn build(
+    assignment: &Assignment,
+    attempt: u32,
+    ground: &Ground<'_>,
+) -> Result<RuntimeSpec, Unfit> {
     let spec = &assignment.spec;
     let args = command(spec.command.as_slice(), spec.args.as_slice(), ground.image);
     if args.is_empty() {
-        return Err(Unfit::NoProgram { image: spec.image.clone() });
+        return Err(Unfit::NoProgram {
+            image: spec.image.clone(),
+        });
     }
     let name = name(assignment, ground.facts);
-    let user = spec.user.clone().unwrap_or_else(|| ground.image.user.clone());
+    let user = spec
+        .user
+        .clone()
+        .unwrap_or_else(|| ground.image.user.clone());
     let ids = resolve_user(&ground.rootfs, &user)?;
-    let hostname = spec.hostname.clone().unwrap_or_else(|| name.replace('.', "-"));
+    let hostname = spec
+        .hostname
+        .clone()
+        .unwrap_or_else(|| name.replace('.', "-"));
     let mut run = RuntimeSpec::new(assignment.id, ground.rootfs.clone(), args);
     run.attempt = attempt;
     run.env = environment(assignment, &name, &ids.home, ground);
     run.name = name;
     run.cwd = PathBuf::from(working_dir(spec.working_dir.as_deref(), ground.image));
-    run.user = UserIds { uid: ids.uid, gid: ids.gid, additional_gids: ids.groups };
+    run.user = UserIds {
+        uid: ids.uid,
+        gid: ids.gid,
+        additional_gids: ids.groups,
+    };
     run.hosts = Some(hosts(&hostname, ground.address));
     run.hostname = hostname.chars().take(64).collect();
     run.netns = Some(ground.netns.clone());
@@ -105,11 +135,18 @@ pub(crate) fn build(assignment: &Assignment, attempt: u32, ground: &Ground<'_>) 
     run.limits = RuntimeLimits {
         cpu: spec.resources.cpu_limit,
         memory: spec.resources.memory_limit,
-        pids: u64::from(spec.resources.pids_limit.unwrap_or(limits::PIDS_LIMIT_DEFAULT)),
+        pids: u64::from(
+            spec.resources
+                .pids_limit
+                .unwrap_or(limits::PIDS_LIMIT_DEFAULT),
+        ),
         nofile: None,
     };
     run.read_only_root = spec.read_only_root;
-    run.capabilities = CapabilityChange { add: spec.cap_add.clone(), drop: spec.cap_drop.clone() };
+    run.capabilities = CapabilityChange {
+        add: spec.cap_add.clone(),
+        drop: spec.cap_drop.clone(),
+    };
     run.stop_signal = stop_signal(spec.stop_signal.as_deref(), ground.image);
     run.resolv_conf = Some(resolv_conf());
     Ok(run)
@@ -134,7 +171,12 @@ fn name(assignment: &Assignment, facts: &NodeFacts) -> String {
 }
 
 /// The image's environment, then ours, then the user's: the later of two equal names wins.
-fn environment(assignment: &Assignment, name: &str, home: &str, ground: &Ground<'_>) -> Vec<String> {
+fn environment(
+    assignment: &Assignment,
+    name: &str,
+    home: &str,
+    ground: &Ground<'_>,
+) -> Vec<String> {
     let slot = match assignment.slot {
         Slot::Replica(number) => number.to_string(),
         Slot::Node(_) => "0".to_owned(),
@@ -148,7 +190,8 @@ fn environment(assignment: &Assignment, name: &str, home: &str, ground: &Ground<
         ("WARREN_NODE", ground.facts.name.clone()),
         ("WARREN_SLOT", slot),
     ];
-    let mut all: BTreeMap<String, String> = ours.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    let mut all: BTreeMap<String, String> =
+        ours.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     for entry in &ground.image.env {
         if let Some((key, value)) = entry.split_once('=') {
             all.insert(key.to_owned(), value.to_owned());
@@ -157,12 +200,20 @@ fn environment(assignment: &Assignment, name: &str, home: &str, ground: &Ground<
     for variable in &assignment.spec.env {
         all.insert(variable.name.clone(), variable.value.clone());
     }
-    all.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+    all.into_iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect()
 }
 
 fn working_dir(wanted: Option<&str>, image: &ImageConfig) -> String {
-    let found = wanted.map(str::to_owned).unwrap_or_else(|| image.working_dir.clone());
-    if found.is_empty() { "/".to_owned() } else { found }
+    let found = wanted
+        .map(str::to_owned)
+        .unwrap_or_else(|| image.working_dir.clone());
+    if found.is_empty() {
+        "/".to_owned()
+    } else {
+        found
+    }
 }
 
 fn stop_signal(wanted: Option<&str>, image: &ImageConfig) -> i32 {
@@ -174,15 +225,25 @@ fn mounts(wanted: &[Mount], ground: &Ground<'_>) -> Result<Vec<RuntimeMount>, Un
     let mut mounts = Vec::with_capacity(wanted.len());
     for mount in wanted {
         mounts.push(match mount {
-            Mount::Volume { source, target, read_only } => {
-                let Some(volume) = ground.wanted.volumes.get(source) else { continue };
+            Mount::Volume {
+                source,
+                target,
+                read_only,
+            } => {
+                let Some(volume) = ground.wanted.volumes.get(source) else {
+                    continue;
+                };
                 RuntimeMount::Bind {
                     source: volume_path(ground.data_dir, volume)?,
                     target: PathBuf::from(target),
                     read_only: *read_only,
                 }
             }
-            Mount::Bind { source, target, read_only } => RuntimeMount::Bind {
+            Mount::Bind {
+                source,
+                target,
+                read_only,
+            } => RuntimeMount::Bind {
                 source: PathBuf::from(source),
                 target: PathBuf::from(target),
                 read_only: *read_only,
@@ -240,7 +301,10 @@ fn resolv_conf() -> String {
             _ => false,
         }
     };
-    text.lines().filter(reachable).map(|line| format!("{line}\n")).collect()
+    text.lines()
+        .filter(reachable)
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -249,11 +313,22 @@ mod tests {
 
     #[test]
     fn commands_of_service_and_image() {
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let image = ImageConfig { entrypoint: words("entry"), cmd: words("default"), ..ImageConfig::default() };
+        let words = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let image = ImageConfig {
+            entrypoint: words("entry"),
+            cmd: words("default"),
+            ..ImageConfig::default()
+        };
         assert_eq!(command(&[], &[], &image), words("entry default"));
         assert_eq!(command(&[], &words("mine"), &image), words("entry mine"));
         assert_eq!(command(&words("other"), &[], &image), words("other"));
-        assert_eq!(command(&words("other"), &words("mine"), &image), words("other mine"));
+        assert_eq!(
+            command(&words("other"), &words("mine"), &image),
+            words("other mine")
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! The session with a manager: dialled by the node, opened again whenever it ends. The node goes on
 //! without one.
 
-use crate::sets::id_bytes;
 use crate::requests::Requests;
+use crate::sets::id_bytes;
 use crate::shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use warren_client::SessionTransport;
 use warren_proto::session::{
-    Ack, Heartbeat, Hello, ManagerMessage, RunningContainer, Welcome, WorkerMessage, manager_message,
-    worker_message,
+    Ack, Heartbeat, Hello, ManagerMessage, RunningContainer, Welcome, WorkerMessage,
+    manager_message, worker_message,
 };
 use warren_proto::store;
 
@@ -35,7 +35,12 @@ pub(crate) async fn run(shared: Arc<Shared>, transport: Arc<dyn SessionTransport
         let begun = Instant::now();
         match transport.open().await {
             Ok((outbound, inbound)) => {
-                let why = Session { shared: &shared, outbound }.serve(inbound).await;
+                let why = Session {
+                    shared: &shared,
+                    outbound,
+                }
+                .serve(inbound)
+                .await;
                 tracing::info!(reason = why, "session with the manager ended");
             }
             Err(problem) => tracing::debug!(%problem, "no manager in reach"),
@@ -61,12 +66,20 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn serve(&self, mut inbound: mpsc::Receiver<ManagerMessage>) -> String {
-        if self.send(worker_message::Body::Hello(self.hello())).await.is_err() {
+        if self
+            .send(worker_message::Body::Hello(self.hello()))
+            .await
+            .is_err()
+        {
             return "closed before the hello".to_owned();
         }
         let welcome = match tokio::time::timeout(WELCOME_WITHIN, inbound.recv()).await {
-            Ok(Some(ManagerMessage { body: Some(manager_message::Body::Welcome(welcome)) })) => welcome,
-            Ok(Some(ManagerMessage { body: Some(manager_message::Body::Refused(refused)) })) => {
+            Ok(Some(ManagerMessage {
+                body: Some(manager_message::Body::Welcome(welcome)),
+            })) => welcome,
+            Ok(Some(ManagerMessage {
+                body: Some(manager_message::Body::Refused(refused)),
+            })) => {
                 tracing::error!(reason = %refused.reason, "the manager refuses this node");
                 return refused.reason;
             }
@@ -79,7 +92,11 @@ impl Session<'_> {
         self.exchange(inbound, heartbeat_of(&welcome)).await
     }
 
-    async fn exchange(&self, mut inbound: mpsc::Receiver<ManagerMessage>, every: Duration) -> String {
+    async fn exchange(
+        &self,
+        mut inbound: mpsc::Receiver<ManagerMessage>,
+        every: Duration,
+    ) -> String {
         let requests = Requests::new(self.shared.clone(), self.outbound.clone());
         let mut beat = tokio::time::interval(every);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -106,11 +123,7 @@ impl Session<'_> {
         }
     }
 
-    async fn take(
-        &self,
-        body: manager_message::Body,
-        requests: &Requests,
-    ) -> Result<(), String> {
+    async fn take(&self, body: manager_message::Body, requests: &Requests) -> Result<(), String> {
         match body {
             manager_message::Body::Assignments(message) => {
                 match self.shared.take_assignments(&message).await {
@@ -136,8 +149,14 @@ impl Session<'_> {
 
     async fn welcomed(&self, welcome: &Welcome) -> Result<(), String> {
         let node = welcome.node.as_ref().ok_or("the welcome names no node")?;
-        self.shared.network.set_subnet(&node.subnet).map_err(|e| e.to_string())?;
-        self.shared.keep.set_subnet(&node.subnet).map_err(|e| e.to_string())?;
+        self.shared
+            .network
+            .set_subnet(&node.subnet)
+            .map_err(|e| e.to_string())?;
+        self.shared
+            .keep
+            .set_subnet(&node.subnet)
+            .map_err(|e| e.to_string())?;
         tracing::info!(manager = %welcome.manager_name, subnet = %node.subnet, "session with the manager open");
         Ok(())
     }
@@ -155,9 +174,12 @@ impl Session<'_> {
             last_revision: self.shared.revision(),
             running: running
                 .into_iter()
-                .map(|(id, attempt)| RunningContainer { container_id: id_bytes(id.0), attempt })
+                .map(|(id, attempt)| RunningContainer {
+                    container_id: id_bytes(id.0),
+                    attempt,
+                })
                 .collect(),
-            role: store::NodeRole::from(facts.role).into(),
+            role: role(facts.role).into(),
             labels: std::collections::BTreeMap::new(),
             address: facts.address.clone(),
             protocol: PROTOCOL,
@@ -165,10 +187,25 @@ impl Session<'_> {
     }
 
     async fn send(&self, body: worker_message::Body) -> Result<(), ()> {
-        self.outbound.send(WorkerMessage { body: Some(body) }).await.map_err(|_| ())
+        self.outbound
+            .send(WorkerMessage { body: Some(body) })
+            .await
+            .map_err(|_| ())
+    }
+}
+
+const fn role(role: warren_types::NodeRole) -> store::NodeRole {
+    match role {
+        warren_types::NodeRole::Manager => store::NodeRole::Manager,
+        warren_types::NodeRole::Worker => store::NodeRole::Worker,
+        warren_types::NodeRole::Hybrid => store::NodeRole::Hybrid,
     }
 }
 
 fn heartbeat_of(welcome: &Welcome) -> Duration {
-    if welcome.heartbeat_ms == 0 { HEARTBEAT_DEFAULT } else { Duration::from_millis(welcome.heartbeat_ms) }
+    if welcome.heartbeat_ms == 0 {
+        HEARTBEAT_DEFAULT
+    } else {
+        Duration::from_millis(welcome.heartbeat_ms)
+    }
 }

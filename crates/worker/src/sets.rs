@@ -42,13 +42,18 @@ pub(crate) enum RefusedSet {
 
 impl Wanted {
     /// Takes a message over and says what it changed.
-    pub(crate) fn after(&self, message: &Assignments) -> Result<(Self, Vec<SetChange>), RefusedSet> {
+    pub(crate) fn after(
+        &self,
+        message: &Assignments,
+    ) -> Result<(Self, Vec<SetChange>), RefusedSet> {
         let mut next = self.clone();
         if message.complete {
             (next.secrets, next.configs, next.volumes) = Default::default();
         }
-        let upserts: Result<Vec<Assignment>, ConvertError> = message.upserts.iter().map(read).collect();
-        let removed: Result<Vec<ContainerId>, ConvertError> = message.removed.iter().map(|id| container_id(id)).collect();
+        let upserts: Result<Vec<Assignment>, ConvertError> =
+            message.upserts.iter().map(read).collect();
+        let removed: Result<Vec<ContainerId>, ConvertError> =
+            message.removed.iter().map(|id| container_id(id)).collect();
         let update = SetUpdate {
             revision: Revision(message.revision),
             complete: message.complete,
@@ -57,11 +62,17 @@ impl Wanted {
         };
         let changes = next.set.accept(update)?;
         for secret in &message.secrets {
-            let payload = Payload { version: secret.version, data: Arc::new(secret.data.clone()) };
+            let payload = Payload {
+                version: secret.version,
+                data: Arc::new(secret.data.clone()),
+            };
             next.secrets.insert(secret.name.clone(), payload);
         }
         for config in &message.configs {
-            let payload = Payload { version: config.version, data: Arc::new(config.data.clone()) };
+            let payload = Payload {
+                version: config.version,
+                data: Arc::new(config.data.clone()),
+            };
             next.configs.insert(config.name.clone(), payload);
         }
         for volume in &message.volumes {
@@ -75,19 +86,28 @@ impl Wanted {
     /// A secret leaves the node with the last container that needs it.
     fn forget_unneeded(&mut self) {
         let running = || self.set.items.values().filter(|a| a.wants_running());
-        let secrets: BTreeSet<String> =
-            running().flat_map(|a| a.spec.secrets.iter().map(|r| r.source.clone())).collect();
-        let configs: BTreeSet<String> =
-            running().flat_map(|a| a.spec.configs.iter().map(|r| r.source.clone())).collect();
+        let secrets: BTreeSet<String> = running()
+            .flat_map(|a| a.spec.secrets.iter().map(|r| r.source.clone()))
+            .collect();
+        let configs: BTreeSet<String> = running()
+            .flat_map(|a| a.spec.configs.iter().map(|r| r.source.clone()))
+            .collect();
         self.secrets.retain(|name, _| secrets.contains(name));
         self.configs.retain(|name, _| configs.contains(name));
     }
 
     /// The whole as one complete message, for the node's disk; secrets come as `seal` makes them.
-    pub(crate) fn to_message<E>(&self, seal: impl Fn(&str, &[u8]) -> Result<Vec<u8>, E>) -> Result<Assignments, E> {
+    pub(crate) fn to_message<E>(
+        &self,
+        seal: impl Fn(&str, &[u8]) -> Result<Vec<u8>, E>,
+    ) -> Result<Assignments, E> {
         let secrets = self.secrets.iter().map(|(name, payload)| {
             let data = seal(name, &payload.data)?;
-            Ok(SecretPayload { name: name.clone(), version: payload.version, data })
+            Ok(SecretPayload {
+                name: name.clone(),
+                version: payload.version,
+                data,
+            })
         });
         let configs = self.configs.iter().map(|(name, payload)| ConfigPayload {
             name: name.clone(),
@@ -130,10 +150,18 @@ fn read(message: &session::Assignment) -> Result<Assignment, ConvertError> {
     let desired = match store::DesiredState::try_from(message.desired) {
         Ok(store::DesiredState::Shutdown) => DesiredState::Shutdown,
         Ok(store::DesiredState::Running) => DesiredState::Running,
-        _ => return Err(ConvertError::new("desired", format!("{} is not known", message.desired))),
+        _ => {
+            return Err(ConvertError::new(
+                "desired",
+                format!("{} is not known", message.desired),
+            ));
+        }
     };
-    let ports: Result<Vec<PortMapping>, ConvertError> =
-        message.ports.iter().map(|p| PortMapping::try_from(p.clone())).collect();
+    let ports: Result<Vec<PortMapping>, ConvertError> = message
+        .ports
+        .iter()
+        .map(|p| PortMapping::try_from(p.clone()))
+        .collect();
     Ok(Assignment {
         id: container_id(&message.container_id)?,
         service: ServiceId(id_from(&message.service_id, "service_id")?),
@@ -161,7 +189,11 @@ fn write(assignment: &Assignment) -> session::Assignment {
         desired: desired.into(),
         service_revision: assignment.service_revision,
         spec: Some(store::ContainerSpec::from(assignment.spec.as_ref())),
-        ports: assignment.ports.iter().map(store::PortMapping::from).collect(),
+        ports: assignment
+            .ports
+            .iter()
+            .map(store::PortMapping::from)
+            .collect(),
         attempt_floor: assignment.attempt_floor,
         networks: assignment.networks.clone(),
     }

@@ -13,7 +13,9 @@ use warren_image::{Digest, ImageStore};
 use warren_lifecycle::{Assignment, SetChange};
 use warren_proto::session::Assignments;
 use warren_runtime::Driver;
-use warren_types::{ActualState, ContainerId, Mount, NodeId, NodeResources, NodeRole, Platform, VolumeId};
+use warren_types::{
+    ActualState, ContainerId, Mount, NodeId, NodeResources, NodeRole, Platform, VolumeId,
+};
 
 /// Containers that are being prepared at once: unpacking and mounting use disk and CPU, and more at
 /// once only make each slower.
@@ -75,7 +77,10 @@ impl Shared {
 
     /// What is wanted now.
     pub(crate) fn wanted(&self) -> Arc<Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.wanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Revision of the set in force.
@@ -89,7 +94,10 @@ impl Shared {
     }
 
     /// Takes a message over: first on disk, then in force, then its containers are woken.
-    pub(crate) async fn take_assignments(self: &Arc<Self>, message: &Assignments) -> Result<u64, RefusedSet> {
+    pub(crate) async fn take_assignments(
+        self: &Arc<Self>,
+        message: &Assignments,
+    ) -> Result<u64, RefusedSet> {
         let _one = self.taking.lock().await;
         let (next, changes) = self.wanted().after(message)?;
         let revision = next.set.revision.0;
@@ -98,7 +106,9 @@ impl Shared {
         *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = next;
         for change in changes {
             match change {
-                SetChange::Begin(id) | SetChange::Changed(id) | SetChange::Retire(id) => self.actors.wake_or_begin(self, id),
+                SetChange::Begin(id) | SetChange::Changed(id) | SetChange::Retire(id) => {
+                    self.actors.wake_or_begin(self, id)
+                }
             }
         }
         Ok(revision)
@@ -107,24 +117,50 @@ impl Shared {
     /// Attempts that run now, for the hello.
     pub(crate) fn running_attempts(&self) -> Vec<(ContainerId, u32)> {
         let ids = self.actors.ids();
-        let statuses = ids.into_iter().filter_map(|id| Some((id, self.outbox.newest(id)?)));
-        statuses.filter(|(_, s)| s.state == ActualState::Running).map(|(id, s)| (id, s.attempt)).collect()
+        let statuses = ids
+            .into_iter()
+            .filter_map(|id| Some((id, self.outbox.newest(id)?)));
+        statuses
+            .filter(|(_, s)| s.state == ActualState::Running)
+            .map(|(id, s)| (id, s.attempt))
+            .collect()
     }
 
     /// Does a container that shall run mount the volume?
     pub(crate) fn volume_in_use(&self, id: VolumeId) -> bool {
         let wanted = self.wanted();
-        let Some(name) = wanted.volumes.values().find(|v| v.id == id).map(|v| &v.name) else { return false };
-        let mounts = |mount: &Mount| matches!(mount, Mount::Volume { source, .. } if source == name);
-        wanted.set.items.values().any(|a| a.wants_running() && a.spec.mounts.iter().any(mounts))
+        let Some(name) = wanted
+            .volumes
+            .values()
+            .find(|v| v.id == id)
+            .map(|v| &v.name)
+        else {
+            return false;
+        };
+        let mounts =
+            |mount: &Mount| matches!(mount, Mount::Volume { source, .. } if source == name);
+        wanted
+            .set
+            .items
+            .values()
+            .any(|a| a.wants_running() && a.spec.mounts.iter().any(mounts))
     }
 
     /// Images that an assigned container needs.
     pub(crate) fn images_in_use(&self) -> BTreeSet<Digest> {
         let wanted = self.wanted();
         let running = wanted.set.items.values().filter(|a| a.wants_running());
-        let references = running.map(|a| a.spec.image_digest.as_deref().unwrap_or(&a.spec.image).to_owned());
-        references.filter_map(|reference| self.images.resolve(&reference).ok()).map(|image| image.digest).collect()
+        let references = running.map(|a| {
+            a.spec
+                .image_digest
+                .as_deref()
+                .unwrap_or(&a.spec.image)
+                .to_owned()
+        });
+        references
+            .filter_map(|reference| self.images.resolve(&reference).ok())
+            .map(|image| image.digest)
+            .collect()
     }
 }
 

@@ -7,6 +7,16 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     crate::packages::install()?;
     cargo(&["build", "--release", "--package", "warren"]).run("the program")?;
     let binary = built_program("warren", "release")?;
-    let step = cargo(&["run", "--release", "--package", "warren-testkit", "--bin", "warren-bench", "--"]);
-    step.env("WARREN_BIN", &binary.display().to_string()).args(args).run("benchmarks")
+    let step = cargo(&[
+        "run",
+        "--release",
+        "--package",
+        "warren-testkit",
+        "--bin",
+        "warren-bench",
+        "--",
+    ]);
+    step.env("WARREN_BIN", &binary.display().to_string())
+        .args(args)
+        .run("benchmarks")
 }

@@ -22,13 +22,45 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runtime", &["lifecycle", "image", "types"]),
     ("network", &["netplan", "types"]),
     // `client`: decision 0005, the session transport shared with the worker. `storage`: the data directory and keyring.
-    ("manager", &["raft", "api", "state", "scheduler", "reconciler", "netplan", "security", "storage", "proto", "client", "types"]),
+    (
+        "manager",
+        &[
+            "raft",
+            "api",
+            "state",
+            "scheduler",
+            "reconciler",
+            "netplan",
+            "security",
+            "storage",
+            "proto",
+            "client",
+            "types",
+        ],
+    ),
     (
         "worker",
-        &["client", "lifecycle", "netplan", "runtime", "image", "network", "security", "storage", "proto", "types"],
+        &[
+            "client",
+            "lifecycle",
+            "netplan",
+            "runtime",
+            "image",
+            "network",
+            "security",
+            "storage",
+            "proto",
+            "types",
+        ],
     ),
     ("cli", &["client", "proto", "types"]),
-    ("warren", &["manager", "worker", "cli", "api", "client", "runtime", "image", "network", "storage", "security", "proto", "types"]),
+    (
+        "warren",
+        &[
+            "manager", "worker", "cli", "api", "client", "runtime", "image", "network", "storage",
+            "security", "proto", "types",
+        ],
+    ),
 ];
 
 /// Crates that may depend on anything and that nothing may depend on.
@@ -41,7 +73,9 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     for package in members(&metadata, root) {
         let name = directory_of(package, root);
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
-            let Some(target) = ours(dependency, root) else { continue };
+            let Some(target) = ours(dependency, root) else {
+                continue;
+            };
             let development = dependency["kind"] == "dev";
             problems.extend(edge_problem(&name, &target, development));
         }
@@ -55,37 +89,59 @@ fn edge_problem(from: &str, to: &str, development: bool) -> Option<String> {
     }
     if TOP.contains(&to) {
         // A crate's tests may use the test kit; the product may not.
-        return (!(development && to == "testkit")).then(|| format!("crate {from} depends on {to}: nothing may"));
+        return (!(development && to == "testkit"))
+            .then(|| format!("crate {from} depends on {to}: nothing may"));
     }
     if development {
         return None;
     }
     let allowed = ALLOWED.iter().find(|(name, _)| *name == from);
     match allowed {
-        None => Some(format!("crate {from} has no row in the table of edges (xtask/src/edges.rs, design §3)")),
-        Some((_, list)) if !list.contains(&to) => {
-            Some(format!("crate {from} may not depend on {to}: a new edge is a decision record (docs/decisions)"))
-        }
+        None => Some(format!(
+            "crate {from} has no row in the table of edges (xtask/src/edges.rs, design §3)"
+        )),
+        Some((_, list)) if !list.contains(&to) => Some(format!(
+            "crate {from} may not depend on {to}: a new edge is a decision record (docs/decisions)"
+        )),
         Some(_) => None,
     }
 }
 
 fn members<'a>(metadata: &'a serde_json::Value, root: &Path) -> Vec<&'a serde_json::Value> {
-    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let packages = metadata["packages"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let crates = root.join("crates");
-    packages.iter().filter(|p| p["manifest_path"].as_str().is_some_and(|m| Path::new(m).starts_with(&crates))).collect()
+    packages
+        .iter()
+        .filter(|p| {
+            p["manifest_path"]
+                .as_str()
+                .is_some_and(|m| Path::new(m).starts_with(&crates))
+        })
+        .collect()
 }
 
 fn directory_of(package: &serde_json::Value, root: &Path) -> String {
     let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
-    let below = manifest.strip_prefix(root.join("crates")).unwrap_or(manifest);
-    below.iter().next().map(|part| part.to_string_lossy().into_owned()).unwrap_or_default()
+    let below = manifest
+        .strip_prefix(root.join("crates"))
+        .unwrap_or(manifest);
+    below
+        .iter()
+        .next()
+        .map(|part| part.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 fn ours(dependency: &serde_json::Value, root: &Path) -> Option<String> {
     let path = Path::new(dependency["path"].as_str()?);
     let below = path.strip_prefix(root.join("crates")).ok()?;
-    below.iter().next().map(|part| part.to_string_lossy().into_owned())
+    below
+        .iter()
+        .next()
+        .map(|part| part.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

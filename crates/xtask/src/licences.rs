@@ -6,17 +6,36 @@ use std::path::Path;
 
 /// Licences that may be linked.
 const ALLOWED: &[&str] = &[
-    "MIT", "MIT-0", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-1-Clause", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib",
-    "Unicode-3.0", "0BSD", "CC0-1.0", "Unlicense", "BSL-1.0", "CDLA-Permissive-2.0",
+    "MIT",
+    "MIT-0",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-1-Clause",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "0BSD",
+    "CC0-1.0",
+    "Unlicense",
+    "BSL-1.0",
+    "CDLA-Permissive-2.0",
 ];
 
 /// Packages with another licence, each with the decision that allows it.
 const EXCEPTIONS: &[(&str, &str)] = &[
-    ("imbl", "MPL-2.0: decision 0002, design §4 names it; used unmodified"),
+    (
+        "imbl",
+        "MPL-2.0: decision 0002, design §4 names it; used unmodified",
+    ),
     ("imbl-sized-chunks", "MPL-2.0: part of imbl"),
     ("bitmaps", "MPL-2.0: part of imbl"),
     ("archery", "MPL-2.0 or MIT: part of imbl"),
-    ("pathrs", "MPL-2.0 or LGPL-3.0: part of libcontainer, MPL-2.0 chosen, used unmodified"),
+    (
+        "pathrs",
+        "MPL-2.0 or LGPL-3.0: part of libcontainer, MPL-2.0 chosen, used unmodified",
+    ),
 ];
 
 /// Checks every package of the lock file that the workspace can link.
@@ -46,7 +65,8 @@ fn permitted(expression: &str) -> bool {
     let flat = expression.replace('/', " OR ").replace(['(', ')'], " ");
     let one = |text: &str| ALLOWED.contains(&text.trim());
     // Parentheses appear only around OR groups joined by AND, so splitting by AND first is exact for them.
-    flat.split(" AND ").all(|group| group.split(" OR ").any(one))
+    flat.split(" AND ")
+        .all(|group| group.split(" OR ").any(one))
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 //!
 //! `verify` never writes into the tree and is what CI runs; `fix` may write.
 
-#![allow(clippy::print_stdout, reason = "a command-line tool talks on its standard output")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a command-line tool talks on its standard output"
+)]
 
 mod bench;
 mod edges;
@@ -63,14 +66,30 @@ fn verify() -> Result<(), String> {
     cargo(&["fmt", "--all", "--check"]).run("formatting (cargo xtask fix mends it)")?;
     tidy()?;
     licences::check(&root())?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]).run("lints")?;
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ])
+    .run("lints")?;
     test(&[])
 }
 
 fn fix() -> Result<(), String> {
     purity::write_bans(&root())?;
     cargo(&["fmt", "--all"]).run("formatting")?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty"]).run("lints")
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--fix",
+        "--allow-dirty",
+    ])
+    .run("lints")
 }
 
 fn tidy() -> Result<(), String> {
@@ -109,13 +128,27 @@ fn test(args: &[String]) -> Result<(), String> {
 
 fn seeds(args: &[String]) -> Result<(), String> {
     let count = args.first().map_or("2000", String::as_str);
-    cargo(&["run", "--release", "--package", "warren-sim", "--", "--seeds", count]).run("simulator")
+    cargo(&[
+        "run",
+        "--release",
+        "--package",
+        "warren-sim",
+        "--",
+        "--seeds",
+        count,
+    ])
+    .run("simulator")
 }
 
 fn dist() -> Result<(), String> {
     cargo(&["build", "--profile", "dist", "--package", "warren"]).run("dist build")?;
     let path = process::built_program("warren", "dist")?;
-    let size = std::fs::metadata(&path).map_err(|e| format!("{}: {e}", path.display()))?.len();
+    let size = std::fs::metadata(&path)
+        .map_err(|e| format!("{}: {e}", path.display()))?
+        .len();
     println!("{}: {:.1} MiB", path.display(), size as f64 / 1_048_576.0);
-    Step::new("file").arg(&path.display().to_string()).run("file type").or(Ok(()))
+    Step::new("file")
+        .arg(&path.display().to_string())
+        .run("file type")
+        .or(Ok(()))
 }

@@ -16,19 +16,34 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// Installs what is missing. Services that a package would start are not started.
 pub(crate) fn install() -> Result<(), String> {
-    let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(_, file)| !Path::new(file).exists())
+        .map(|(name, _)| *name)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
     if !Path::new("/usr/bin/apt-get").exists() {
-        println!("xtask: NOT A DEBIAN MACHINE: install by hand, or their tests will say SKIPPED: {}", missing.join(", "));
+        println!(
+            "xtask: NOT A DEBIAN MACHINE: install by hand, or their tests will say SKIPPED: {}",
+            missing.join(", ")
+        );
         return Ok(());
     }
-    Step::new("apt-get").arg("update").arg("-qq").run("package lists")?;
-    let base = Step::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    Step::new("apt-get")
+        .arg("update")
+        .arg("-qq")
+        .run("package lists")?;
+    let base = Step::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("RUNLEVEL", "1");
     // A policy of "do not start services" for this one call: the tests need files, not daemons.
-    let step = base.arg("install").arg("-y").arg("-qq").arg("--no-install-recommends");
+    let step = base
+        .arg("install")
+        .arg("-y")
+        .arg("-qq")
+        .arg("--no-install-recommends");
     let names: Vec<String> = missing.iter().map(|name| (*name).to_owned()).collect();
     let _policy = StartPolicy::deny()?;
     step.args(&names).run("packages for tests")
@@ -56,7 +71,9 @@ impl StartPolicy {
 
 impl Drop for StartPolicy {
     fn drop(&mut self) {
-        if self.ours && let Err(e) = std::fs::remove_file(POLICY) {
+        if self.ours
+            && let Err(e) = std::fs::remove_file(POLICY)
+        {
             eprintln!("xtask: {POLICY} could not be removed: {e}");
         }
     }

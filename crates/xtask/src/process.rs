@@ -11,7 +11,10 @@ pub(crate) struct Step {
 
 impl Step {
     pub(crate) fn new(program: &str) -> Self {
-        Self { command: Command::new(program), shown: program.to_owned() }
+        Self {
+            command: Command::new(program),
+            shown: program.to_owned(),
+        }
     }
 
     pub(crate) fn arg(mut self, arg: &str) -> Self {
@@ -38,7 +41,11 @@ impl Step {
             .current_dir(crate::root())
             .status()
             .map_err(|e| format!("{what}: cannot run {}: {e}", self.shown))?;
-        if status.success() { Ok(()) } else { Err(format!("{what}: `{}` ended with {status}", self.shown)) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("{what}: `{}` ended with {status}", self.shown))
+        }
     }
 
     /// Runs it quietly and returns its standard output.
@@ -49,7 +56,10 @@ impl Step {
             .output()
             .map_err(|e| format!("{what}: cannot run {}: {e}", self.shown))?;
         if !out.status.success() {
-            return Err(format!("{what}: {}", String::from_utf8_lossy(&out.stderr).trim()));
+            return Err(format!(
+                "{what}: {}",
+                String::from_utf8_lossy(&out.stderr).trim()
+            ));
         }
         String::from_utf8(out.stdout).map_err(|_| format!("{what}: output is not UTF-8"))
     }
@@ -58,7 +68,8 @@ impl Step {
 /// The cargo that runs us, with these arguments.
 pub(crate) fn cargo(args: &[&str]) -> Step {
     let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    args.iter().fold(Step::new(&program), |step, arg| step.arg(arg))
+    args.iter()
+        .fold(Step::new(&program), |step, arg| step.arg(arg))
 }
 
 /// Is cargo-nextest there?
@@ -68,20 +79,30 @@ pub(crate) fn has_nextest() -> bool {
 
 /// What `cargo metadata` says of the workspace, dependencies included.
 pub(crate) fn metadata() -> Result<serde_json::Value, String> {
-    let text = cargo(&["metadata", "--format-version", "1", "--locked"]).output("cargo metadata")?;
+    let text =
+        cargo(&["metadata", "--format-version", "1", "--locked"]).output("cargo metadata")?;
     serde_json::from_str(&text).map_err(|e| format!("cargo metadata: {e}"))
 }
 
 /// Path of a program that cargo built under `profile_dir` (`debug`, `release`, `dist`).
 pub(crate) fn built_program(name: &str, profile_dir: &str) -> Result<PathBuf, String> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| crate::root().join("target"), PathBuf::from);
     let host = host_tuple()?;
     let path = target.join(host).join(profile_dir).join(name);
-    if path.is_file() { Ok(path) } else { Err(format!("{} is missing after the build", Path::display(&path))) }
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "{} is missing after the build",
+            Path::display(&path)
+        ))
+    }
 }
 
 fn host_tuple() -> Result<String, String> {
     let text = Step::new("rustc").arg("-vV").output("rustc")?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".to_owned())
+    host.map(str::to_owned)
+        .ok_or_else(|| "rustc -vV names no host".to_owned())
 }

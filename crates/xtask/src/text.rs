@@ -21,13 +21,16 @@ pub(crate) fn rust_files(directory: &Path) -> Result<Vec<(PathBuf, String)>, Str
     let mut found = Vec::new();
     let mut open = vec![directory.to_path_buf()];
     while let Some(next) = open.pop() {
-        let Ok(entries) = fs::read_dir(&next) else { continue };
+        let Ok(entries) = fs::read_dir(&next) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let path = entry.path();
             if path.is_dir() {
                 open.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+                let text =
+                    fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
                 found.push((path, text));
             }
         }
@@ -40,14 +43,28 @@ pub(crate) fn rust_files(directory: &Path) -> Result<Vec<(PathBuf, String)>, Str
 pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     let mut problems = Vec::new();
     for (path, text) in rust_files(&root.join("crates"))? {
-        let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+        let shown = path
+            .strip_prefix(root)
+            .unwrap_or(&path)
+            .display()
+            .to_string();
         problems.extend(line_problems(&shown, &text));
         let lines = text.lines().count();
         if lines > FILE_LINES_MAX && !text.lines().take(30).any(|l| l.contains("LONG FILE:")) {
-            problems.push(format!("{shown}: {lines} lines; split it or write `LONG FILE: reason` at its top"));
+            problems.push(format!(
+                "{shown}: {lines} lines; split it or write `LONG FILE: reason` at its top"
+            ));
         }
     }
-    for required in ["README.md", "ARCHITECTURE.md", "SPECIFICATION.md", "CHANGELOG.md", "LICENSE", "docs/dependencies.md", "docs/verify.md"] {
+    for required in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "SPECIFICATION.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "docs/dependencies.md",
+        "docs/verify.md",
+    ] {
         if !root.join(required).is_file() {
             problems.push(format!("{required} is missing"));
         }
@@ -67,8 +84,18 @@ fn line_problems(path: &str, text: &str) -> Vec<String> {
             }
         }
         let switches_off = line.contains("allow(clippy") || line.contains("allow(unsafe_code");
-        if switches_off && !line.contains("reason") && !text.lines().skip(at).take(4).any(|l| l.contains("reason =")) {
-            problems.push(format!("{path}:{}: a lint is switched off without a reason", at + 1));
+        if switches_off
+            && !line.contains("reason")
+            && !text
+                .lines()
+                .skip(at)
+                .take(4)
+                .any(|l| l.contains("reason ="))
+        {
+            problems.push(format!(
+                "{path}:{}: a lint is switched off without a reason",
+                at + 1
+            ));
         }
     }
     problems
@@ -82,7 +109,12 @@ mod tests {
     fn leftovers_are_found() {
         let text = format!("fn f() {{ {}{}) }}", "todo", "!(");
         assert_eq!(line_problems("a.rs", &text).len(), 1);
-        assert_eq!(line_problems("a.rs", "#[allow(clippy::all)]\nfn f() {}").len(), 1);
-        assert!(line_problems("a.rs", "#[allow(clippy::all, reason = \"x\")]\nfn f() {}").is_empty());
+        assert_eq!(
+            line_problems("a.rs", "#[allow(clippy::all)]\nfn f() {}").len(),
+            1
+        );
+        assert!(
+            line_problems("a.rs", "#[allow(clippy::all, reason = \"x\")]\nfn f() {}").is_empty()
+        );
     }
 }

@@ -28,15 +28,9 @@ pub struct ClusterInitArgs {
     /// Name of the cluster.
     #[arg(long, value_name = "NAME", default_value = "warren")]
     pub cluster_name: String,
-    /// Address of the consensus traffic.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7946")]
-    pub bind_addr: SocketAddr,
     /// Address of the API.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
     pub api_addr: SocketAddr,
-    /// Address of health and metrics.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9090")]
-    pub metrics_addr: SocketAddr,
     /// Directory of all data.
     #[arg(long, value_name = "DIR", env = "WARREN_DATA_DIR", hide_env_values = true, default_value = DATA_DIR_DEFAULT)]
     pub data_dir: PathBuf,
@@ -181,12 +175,6 @@ pub struct UpArgs {
     /// Address of the API, for a node that is started now.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
     pub api_addr: SocketAddr,
-    /// Address of the consensus traffic, for a node that is started now.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7946")]
-    pub bind_addr: SocketAddr,
-    /// Address of health and metrics, for a node that is started now.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9090")]
-    pub metrics_addr: SocketAddr,
     /// Port of the hello service on this machine.
     #[arg(long, value_name = "PORT", default_value_t = crate::commands::up::HELLO_HOST_PORT)]
     pub hello_port: u16,

@@ -24,9 +24,15 @@ pub(super) async fn serve(
 ) -> Result<(), session::Error> {
     let wrong = |text: String| error(code::INVALID_ARGUMENT, text, "correct the command");
     let id = container_id(&request.container_id).map_err(|e| wrong(e.to_string()))?;
-    let start = request.start.ok_or_else(|| wrong("no command".to_owned()))?;
+    let start = request
+        .start
+        .ok_or_else(|| wrong("no command".to_owned()))?;
     let spec = spec(shared, id, &start)?;
-    let run = shared.driver.exec(id, spec).await.map_err(|e| runtime_error(&e))?;
+    let run = shared
+        .driver
+        .exec(id, spec)
+        .await
+        .map_err(|e| runtime_error(&e))?;
     if let Some(size) = start.size {
         resize(run.control.as_ref(), size.columns, size.rows).await;
     }
@@ -44,18 +50,36 @@ pub(super) async fn serve(
     Ok(())
 }
 
-fn spec(shared: &Arc<Shared>, id: ContainerId, start: &ExecStart) -> Result<ExecSpec, session::Error> {
+fn spec(
+    shared: &Arc<Shared>,
+    id: ContainerId,
+    start: &ExecStart,
+) -> Result<ExecSpec, session::Error> {
     let user = match start.user.as_str() {
         "" => None,
         text => {
             let found = resolve_user(&shared.images.rootfs_path(id), text);
-            let found = found.map_err(|e| error(code::INVALID_ARGUMENT, e.to_string(), "name a user of the image"))?;
-            Some(UserIds { uid: found.uid, gid: found.gid, additional_gids: found.groups })
+            let found = found.map_err(|e| {
+                error(
+                    code::INVALID_ARGUMENT,
+                    e.to_string(),
+                    "name a user of the image",
+                )
+            })?;
+            Some(UserIds {
+                uid: found.uid,
+                gid: found.gid,
+                additional_gids: found.groups,
+            })
         }
     };
     Ok(ExecSpec {
         args: start.command.clone(),
-        env: start.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        env: start
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect(),
         cwd: (!start.working_dir.is_empty()).then(|| start.working_dir.clone().into()),
         user,
         tty: start.tty,
@@ -78,16 +102,22 @@ async fn pump_input(
     mut input: mpsc::Receiver<request::Body>,
 ) {
     while let Some(body) = input.recv().await {
-        let request::Body::ExecInput(session::ExecInput { input: Some(input) }) = body else { continue };
+        let request::Body::ExecInput(session::ExecInput { input: Some(input) }) = body else {
+            continue;
+        };
         match input {
             exec_input::Input::Stdin(bytes) => {
-                let Some(writer) = stdin.as_mut() else { continue };
+                let Some(writer) = stdin.as_mut() else {
+                    continue;
+                };
                 // A command that has closed its input does not want it.
                 if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
                     stdin = None;
                 }
             }
-            exec_input::Input::Resize(size) => resize(control.as_ref(), size.columns, size.rows).await,
+            exec_input::Input::Resize(size) => {
+                resize(control.as_ref(), size.columns, size.rows).await
+            }
             exec_input::Input::Eof(_) => stdin = None,
         }
     }
@@ -120,5 +150,9 @@ async fn pump_output(
 }
 
 async fn send(answer: &Answer, output: exec_output::Output) -> bool {
-    answer.send(reply::Body::Exec(ExecOutput { output: Some(output) })).await
+    answer
+        .send(reply::Body::Exec(ExecOutput {
+            output: Some(output),
+        }))
+        .await
 }

@@ -22,7 +22,11 @@ pub(super) async fn import(
     mut input: mpsc::Receiver<request::Body>,
     answer: &Answer,
 ) -> Result<(), session::Error> {
-    let reference = first.options.as_ref().map(|o| o.reference.clone()).unwrap_or_default();
+    let reference = first
+        .options
+        .as_ref()
+        .map(|o| o.reference.clone())
+        .unwrap_or_default();
     let mut options = ImportOptions::new("the archive");
     if !reference.is_empty() {
         let name = reference.parse().map_err(|e: ImageError| image_error(&e))?;
@@ -30,7 +34,15 @@ pub(super) async fn import(
     }
     let (sender, pieces) = mpsc::channel::<Result<Bytes, ()>>(PIECES_WAITING_MAX);
     let images = shared.images.clone();
-    let work = tokio::task::spawn_blocking(move || images.import(Pieces { pieces, rest: Bytes::new() }, &options));
+    let work = tokio::task::spawn_blocking(move || {
+        images.import(
+            Pieces {
+                pieces,
+                rest: Bytes::new(),
+            },
+            &options,
+        )
+    });
     let mut chunk = Some(first);
     loop {
         let Some(piece) = chunk.take() else {
@@ -50,10 +62,18 @@ pub(super) async fn import(
         };
     }
     drop(sender);
-    let imported = work.await.map_err(|e| error(code::INTERNAL, e.to_string(), "report this"))?.map_err(|e| image_error(&e))?;
+    let imported = work
+        .await
+        .map_err(|e| error(code::INTERNAL, e.to_string(), "report this"))?
+        .map_err(|e| image_error(&e))?;
     let digests: BTreeSet<Digest> = imported.iter().map(|i| i.digest).collect();
     let images = summaries(shared, |s| digests.contains(&s.digest)).await;
-    answer.send(reply::Body::Image(ImageResult { images, details: None })).await;
+    answer
+        .send(reply::Body::Image(ImageResult {
+            images,
+            details: None,
+        }))
+        .await;
     Ok(())
 }
 
@@ -69,7 +89,10 @@ impl Read for Pieces {
             match self.pieces.blocking_recv() {
                 Some(Ok(piece)) => self.rest = piece,
                 Some(Err(())) => {
-                    return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the sender went away"));
+                    return Err(std::io::Error::new(
+                        std::io::ErrorKind::UnexpectedEof,
+                        "the sender went away",
+                    ));
                 }
                 None => return Ok(0),
             }
@@ -82,51 +105,93 @@ impl Read for Pieces {
 
 pub(super) async fn list(shared: &Arc<Shared>, answer: &Answer) -> Result<(), session::Error> {
     let images = summaries(shared, |_| true).await;
-    answer.send(reply::Body::Image(ImageResult { images, details: None })).await;
+    answer
+        .send(reply::Body::Image(ImageResult {
+            images,
+            details: None,
+        }))
+        .await;
     Ok(())
 }
 
-pub(super) async fn inspect(shared: &Arc<Shared>, reference: String, answer: &Answer) -> Result<(), session::Error> {
+pub(super) async fn inspect(
+    shared: &Arc<Shared>,
+    reference: String,
+    answer: &Answer,
+) -> Result<(), session::Error> {
     let images = shared.images.clone();
     let info = tokio::task::spawn_blocking(move || images.inspect(&reference)).await;
-    let info = info.map_err(|e| error(code::INTERNAL, e.to_string(), "report this"))?.map_err(|e| image_error(&e))?;
+    let info = info
+        .map_err(|e| error(code::INTERNAL, e.to_string(), "report this"))?
+        .map_err(|e| image_error(&e))?;
     let in_use = shared.images_in_use();
     let details = Some(details(&info, &in_use));
-    answer.send(reply::Body::Image(ImageResult { images: Vec::new(), details })).await;
+    answer
+        .send(reply::Body::Image(ImageResult {
+            images: Vec::new(),
+            details,
+        }))
+        .await;
     Ok(())
 }
 
-pub(super) async fn remove(shared: &Arc<Shared>, reference: String, answer: &Answer) -> Result<(), session::Error> {
+pub(super) async fn remove(
+    shared: &Arc<Shared>,
+    reference: String,
+    answer: &Answer,
+) -> Result<(), session::Error> {
     let (images, in_use) = (shared.images.clone(), shared.images_in_use());
     let removed = tokio::task::spawn_blocking(move || {
         let summary = images.inspect(&reference)?.summary;
-        images.remove(&reference, &in_use).map(|removed| (summary, removed))
+        images
+            .remove(&reference, &in_use)
+            .map(|removed| (summary, removed))
     });
-    let removed = removed.await.map_err(|e| error(code::INTERNAL, e.to_string(), "report this"))?;
+    let removed = removed
+        .await
+        .map_err(|e| error(code::INTERNAL, e.to_string(), "report this"))?;
     let (summary, removed) = removed.map_err(|e| image_error(&e))?;
     let mut image = image(&summary, &BTreeSet::new());
-    image.references = removed.untagged.iter().map(warren_image::ImageRef::short).collect();
+    image.references = removed
+        .untagged
+        .iter()
+        .map(warren_image::ImageRef::short)
+        .collect();
     image.size_bytes = removed.freed.0;
-    answer.send(reply::Body::Image(ImageResult { images: vec![image], details: None })).await;
+    answer
+        .send(reply::Body::Image(ImageResult {
+            images: vec![image],
+            details: None,
+        }))
+        .await;
     Ok(())
 }
 
 async fn summaries(shared: &Arc<Shared>, wanted: impl Fn(&ImageSummary) -> bool) -> Vec<v1::Image> {
     let images = shared.images.clone();
-    let all = tokio::task::spawn_blocking(move || images.list()).await.unwrap_or_default();
+    let all = tokio::task::spawn_blocking(move || images.list())
+        .await
+        .unwrap_or_default();
     let in_use = shared.images_in_use();
-    all.iter().filter(|s| wanted(s)).map(|s| image(s, &in_use)).collect()
+    all.iter()
+        .filter(|s| wanted(s))
+        .map(|s| image(s, &in_use))
+        .collect()
 }
 
 fn image(summary: &ImageSummary, in_use: &BTreeSet<Digest>) -> v1::Image {
     v1::Image {
-        references: summary.references.iter().map(warren_image::ImageRef::short).collect(),
+        references: summary
+            .references
+            .iter()
+            .map(warren_image::ImageRef::short)
+            .collect(),
         digest: summary.digest.to_string(),
         size_bytes: summary.size.0,
-        created_at: summary.created.map(warren_proto::convert::timestamp),
+        created_at: summary.created.map(warren_proto::convert::timestamp_to_api),
         layers: u32::try_from(summary.layers).unwrap_or(u32::MAX),
         os: summary.platform.os.clone(),
-        arch: summary.platform.arch.clone(),
+        arch: summary.platform.architecture.clone(),
         in_use: in_use.contains(&summary.digest),
         ..v1::Image::default()
     }

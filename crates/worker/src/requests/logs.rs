@@ -16,7 +16,11 @@ const LINES_MAX: usize = 256;
 /// Bytes in one message, about.
 const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
-pub(super) async fn serve(shared: &Arc<Shared>, request: LogRequest, answer: &Answer) -> Result<(), session::Error> {
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    request: LogRequest,
+    answer: &Answer,
+) -> Result<(), session::Error> {
     let id = container_id(&request.container_id)
         .map_err(|e| error(code::INVALID_ARGUMENT, e.to_string(), "report this"))?;
     let query = LogQuery {
@@ -26,7 +30,11 @@ pub(super) async fn serve(shared: &Arc<Shared>, request: LogRequest, answer: &An
         stdout: request.stdout || !request.stderr,
         stderr: request.stderr || !request.stdout,
     };
-    let lines = shared.driver.logs(id, query).await.map_err(|e| runtime_error(&e))?;
+    let lines = shared
+        .driver
+        .logs(id, query)
+        .await
+        .map_err(|e| runtime_error(&e))?;
     let mut chunks = lines.ready_chunks(LINES_MAX);
     while let Some(lines) = chunks.next().await {
         let mut entries = Vec::with_capacity(lines.len());
@@ -50,7 +58,11 @@ async fn send(answer: &Answer, entries: Vec<LogEntry>) -> Result<(), session::Er
     if entries.is_empty() || answer.send(reply::Body::Log(LogChunk { entries })).await {
         return Ok(());
     }
-    Err(error(code::INTERNAL, "the session has ended".to_owned(), "ask again"))
+    Err(error(
+        code::INTERNAL,
+        "the session has ended".to_owned(),
+        "ask again",
+    ))
 }
 
 fn entry(id: ContainerId, line: LogLine) -> LogEntry {
@@ -65,7 +77,7 @@ fn entry(id: ContainerId, line: LogLine) -> LogEntry {
     }
     LogEntry {
         container_id: id.to_string(),
-        time: Some(warren_proto::convert::timestamp(line.time)),
+        time: Some(warren_proto::convert::timestamp_to_api(line.time)),
         stream: stream.to_owned(),
         data,
         ..LogEntry::default()

@@ -39,7 +39,11 @@ struct Open {
 
 impl Requests {
     pub(crate) fn new(shared: Arc<Shared>, outbound: mpsc::Sender<WorkerMessage>) -> Self {
-        Self { shared, outbound, open: Arc::default() }
+        Self {
+            shared,
+            outbound,
+            open: Arc::default(),
+        }
     }
 
     /// Takes a message: the beginning of a request, more of one, or its end.
@@ -65,17 +69,31 @@ impl Requests {
 
     fn begin(&self, id: u64, body: request::Body) {
         let (sender, input) = mpsc::channel(INPUT_WAITING_MAX);
-        let answer = Answer { id, outbound: self.outbound.clone() };
+        let answer = Answer {
+            id,
+            outbound: self.outbound.clone(),
+        };
         let (shared, open) = (self.shared.clone(), self.open.clone());
-        let more = matches!(body, request::Body::ExecStart(_) | request::Body::ImageImport(_));
+        let more = matches!(
+            body,
+            request::Body::ExecStart(_) | request::Body::ImageImport(_)
+        );
         let mut all = self.lock();
         let task = tokio::spawn(async move {
             if let Err(error) = serve(&shared, body, input, &answer).await {
                 answer.send(reply::Body::Error(error)).await;
             }
-            open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            open.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&id);
         });
-        all.insert(id, Open { input: more.then_some(sender), task: task.abort_handle() });
+        all.insert(
+            id,
+            Open {
+                input: more.then_some(sender),
+                task: task.abort_handle(),
+            },
+        );
     }
 
     fn is_open(&self, id: u64) -> bool {
@@ -105,8 +123,13 @@ pub(crate) struct Answer {
 impl Answer {
     /// Sends a reply; false when the session has ended.
     pub(crate) async fn send(&self, body: reply::Body) -> bool {
-        let reply = Reply { request_id: self.id, body: Some(body) };
-        let message = WorkerMessage { body: Some(worker_message::Body::Reply(reply)) };
+        let reply = Reply {
+            request_id: self.id,
+            body: Some(body),
+        };
+        let message = WorkerMessage {
+            body: Some(worker_message::Body::Reply(reply)),
+        };
         self.outbound.send(message).await.is_ok()
     }
 }
@@ -122,32 +145,58 @@ async fn serve(
         request::Body::ExecStart(start) => exec::serve(shared, start, input, answer).await,
         request::Body::ImageImport(first) => images::import(shared, first, input, answer).await,
         request::Body::ImageList(_) => images::list(shared, answer).await,
-        request::Body::ImageInspect(request) => images::inspect(shared, request.reference, answer).await,
-        request::Body::ImageRemove(request) => images::remove(shared, request.reference, answer).await,
-        request::Body::VolumeRemove(request) => remove_volume(shared, &request.volume_id, answer).await,
+        request::Body::ImageInspect(request) => {
+            images::inspect(shared, request.reference, answer).await
+        }
+        request::Body::ImageRemove(request) => {
+            images::remove(shared, request.reference, answer).await
+        }
+        request::Body::VolumeRemove(request) => {
+            remove_volume(shared, &request.volume_id, answer).await
+        }
         request::Body::ExecInput(_) | request::Body::Cancel(_) => Ok(()),
     }
 }
 
 /// Removes the data of a volume whose record is gone.
-async fn remove_volume(shared: &Arc<Shared>, id: &[u8], answer: &Answer) -> Result<(), session::Error> {
-    let id = VolumeId(id_from(id, "volume_id").map_err(|e| error(code::INVALID_ARGUMENT, e.to_string(), "report this"))?);
+async fn remove_volume(
+    shared: &Arc<Shared>,
+    id: &[u8],
+    answer: &Answer,
+) -> Result<(), session::Error> {
+    let id = VolumeId(
+        id_from(id, "volume_id")
+            .map_err(|e| error(code::INVALID_ARGUMENT, e.to_string(), "report this"))?,
+    );
     if shared.wanted().volumes.values().any(|v| v.id == id) && shared.volume_in_use(id) {
-        return Err(error(code::FAILED_PRECONDITION, "a container still uses the volume".to_owned(), "wait until it has stopped"));
+        return Err(error(
+            code::FAILED_PRECONDITION,
+            "a container still uses the volume".to_owned(),
+            "wait until it has stopped",
+        ));
     }
     let path = shared.data_dir.join("volumes").join(id.to_string());
     let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", path.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {e}", path.display()))
+        }
         _ => Ok(()),
     });
-    removed.await.unwrap_or_else(|e| Err(e.to_string())).map_err(|e| error(code::INTERNAL, e, "remove the directory by hand"))?;
+    removed
+        .await
+        .unwrap_or_else(|e| Err(e.to_string()))
+        .map_err(|e| error(code::INTERNAL, e, "remove the directory by hand"))?;
     answer.send(reply::Body::Done(session::Done {})).await;
     Ok(())
 }
 
 /// An error for the asker.
 pub(crate) fn error(code: i32, message: String, remedy: &str) -> session::Error {
-    session::Error { code, message, remedy: remedy.to_owned() }
+    session::Error {
+        code,
+        message,
+        remedy: remedy.to_owned(),
+    }
 }
 
 /// Splits "what; remedy" or "what: remedy" texts of our own errors; the whole text is the message.
@@ -159,5 +208,9 @@ pub(crate) fn runtime_error(problem: &warren_runtime::RuntimeError) -> session::
         E::Invalid { .. } | E::Exec { .. } => code::INVALID_ARGUMENT,
         _ => code::INTERNAL,
     };
-    error(number, problem.to_string(), "look at `warren container inspect`")
+    error(
+        number,
+        problem.to_string(),
+        "look at `warren container inspect`",
+    )
 }

@@ -1,0 +1,116 @@
+//! `warren`: manager, worker and command line in one program.
+
+mod background;
+mod daemon;
+mod failure;
+mod hello;
+mod home;
+mod machine;
+mod reset;
+
+use clap::Parser;
+use failure::Failure;
+use std::ffi::OsString;
+use std::process::ExitCode;
+use warren_cli::args::GlobalArgs;
+use warren_cli::{Cli, Context, DaemonCommand, Outcome};
+
+/// First argument of the program inside the hello image.
+const HELLO_ARGUMENT: &str = "__hello";
+/// Exit status of a failure that has no number of its own.
+const GENERAL: u8 = 1;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // A shim must not have started a thread, so this comes before everything else.
+    if let Some(status) = warren_runtime::shim_main(&args) {
+        return ExitCode::from(u8::try_from(status).unwrap_or(GENERAL));
+    }
+    if args.get(1).is_some_and(|word| word == HELLO_ARGUMENT) {
+        return hello::serve();
+    }
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: threads cannot be started: {e}");
+            return ExitCode::from(GENERAL);
+        }
+    };
+    let status = runtime.block_on(run(cli));
+    // Blocking work that is under way (an unpacking, a log being followed) must not hold up the end.
+    runtime.shutdown_background();
+    ExitCode::from(status)
+}
+
+async fn run(cli: Cli) -> u8 {
+    let mut context = Context::process();
+    let (global, target) = (cli.global.clone(), warren_cli::target(&cli));
+    let command = match warren_cli::run(cli, &mut context).await {
+        Outcome::Exit(status) => return status,
+        Outcome::Daemon(command) => command,
+    };
+    match carry_out(command, &global, &target, &mut context).await {
+        Ok(()) => 0,
+        Err(Failure::Cli(error)) => warren_cli::report(&mut context.io, &error),
+        Err(Failure::Daemon(text)) => {
+            eprintln!("error: {text}");
+            GENERAL
+        }
+    }
+}
+
+async fn carry_out(
+    command: DaemonCommand,
+    global: &GlobalArgs,
+    target: &warren_cli::api::Target,
+    context: &mut Context,
+) -> Result<(), Failure> {
+    match command {
+        DaemonCommand::ClusterInit(args) => {
+            let home = home::Home::new(&args.data_dir, global)?;
+            let settings = home::NodeSettings {
+                name: args.node_id.clone().unwrap_or_else(machine::default_name),
+                cluster_name: args.cluster_name.clone(),
+                api_addr: args.api_addr,
+                manager_only: args.manager_only,
+            };
+            log_to_stderr(global);
+            daemon::run(home, daemon::Begin::New(settings)).await
+        }
+        DaemonCommand::NodeRun(args) => {
+            log_to_stderr(global);
+            daemon::run(
+                home::Home::new(&args.data_dir, global)?,
+                daemon::Begin::Existing,
+            )
+            .await
+        }
+        DaemonCommand::Up(args) => background::up(args, global, target, context).await,
+        DaemonCommand::NodeReset(args) => reset::run(&args, global, target, context).await,
+    }
+}
+
+/// Log lines go to standard error: standard output is for data.
+fn log_to_stderr(global: &GlobalArgs) {
+    let level = global.log_level.name();
+    // openraft tells every heartbeat at info; what matters of it reaches our own lines.
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "{level},openraft=warn,libcontainer=warn,libcgroups=warn,h2=warn,hyper=warn"
+    ));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let set = if global.log_json {
+        builder.json().try_init()
+    } else {
+        builder.with_ansi(false).try_init()
+    };
+    // A second call would be ours; the first writer stays.
+    if let Err(problem) = set {
+        eprintln!("log: {problem}");
+    }
+}
