@@ -12,6 +12,12 @@ const BUSYBOX: &str = "/bin/busybox";
 const NGINX: &str = "/usr/sbin/nginx";
 /// Debian package redis-server.
 const REDIS: &str = "/usr/bin/redis-server";
+/// Of Debian's essential package perl-base: busybox has nothing that answers datagrams.
+const PERL: &str = "/usr/bin/perl";
+/// Socket calls with bare numbers (`AF_INET` 2, `SOCK_DGRAM` 2), so that no module is needed.
+const UDP_ECHO: &str = "socket(S, 2, 2, 0) or die \"socket: $!\"; \
+    bind(S, pack(\"SnNx8\", 2, $ARGV[0], 0)) or die \"bind: $!\"; \
+    while (defined($peer = recv(S, $text, 2048, 0))) { send(S, $text, 0, $peer) }";
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const TAR_BLOCK_BYTES: usize = 512;
 
@@ -88,6 +94,22 @@ pub fn redis(dir: &Path) -> String {
         .expose("6379/tcp")
         .volume("/data");
     save(&builder, dir, "redis")
+}
+
+/// Writes `test/udp-echo:latest` below `dir`; returns the path of the archive. It sends every datagram
+/// back that comes to the port that its first argument names (53 if there is none).
+///
+/// # Panics
+/// When perl is not installed or the archive cannot be written.
+#[must_use]
+pub fn udp_echo(dir: &Path) -> String {
+    let mut builder = base();
+    program(&mut builder, PERL, "perl-base");
+    builder
+        .entrypoint([PERL, "-e", UDP_ECHO])
+        .cmd(["53"])
+        .expose("53/udp");
+    save(&builder, dir, "udp-echo")
 }
 
 /// A tar archive with one file of this path, whatever the path is: what a hostile archive holds.

@@ -23,8 +23,8 @@ impl Traces {
     /// What there is now, on the machine and in the host's namespace. `marks` are texts that the
     /// node's own mounts, cgroups and processes carry (its directories, its id).
     #[must_use]
-    pub fn take(host: &crate::Host, marks: &[&str]) -> Self {
-        let ours = |text: &str| marks.iter().any(|mark| text.contains(mark));
+    pub fn take(host: &crate::Host, marks: &[impl AsRef<str>]) -> Self {
+        let ours = |text: &str| marks.iter().any(|mark| text.contains(mark.as_ref()));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mounts = mounts
             .lines()

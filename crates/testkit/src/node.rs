@@ -131,6 +131,27 @@ impl Node {
         self.directory.path().join("run")
     }
 
+    /// Texts that what this node makes on the machine is named by: its directory, and the id that its
+    /// control groups carry. It must be running.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn marks(&self) -> Vec<String> {
+        let nodes = self.json(&["node", "list", "-o", "json"]);
+        let ids = nodes
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|n| n["id"].as_str());
+        let marks: Vec<String> = ids.map(str::to_owned).collect();
+        assert!(!marks.is_empty(), "no node: {nodes}");
+        marks
+            .into_iter()
+            .chain([self.directory().display().to_string()])
+            .collect()
+    }
+
     /// The socket of the daemon.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

@@ -54,7 +54,7 @@ fn fifty_kills_of_the_daemon_lose_and_leak_nothing() {
     }
     let mut rng = Rng::from_environment("fifty_kills");
     let mut node = Node::running();
-    let directory = node.directory().display().to_string();
+    let marks = node.marks();
     let image = warren_testkit::images::busybox(node.directory());
     let _ = node.cli(&["image", "import", &image]).ok();
     let mark = format!("86{:05}", std::process::id() % 100_000);
@@ -173,7 +173,7 @@ fn fifty_kills_of_the_daemon_lose_and_leak_nothing() {
         n => Err(format!("{n} processes")),
     });
     node.reset();
-    let left = Traces::take(node.host(), &[&directory]);
+    let left = Traces::take(node.host(), &marks);
     let left = left.beyond(&Traces {
         links: ["lo", "eth0"].map(str::to_owned).into(),
         ..Traces::default()

@@ -23,6 +23,7 @@ fn up_serves_hello_and_reset_leaves_nothing() {
         page.contains("200 OK") && page.contains("service: hello"),
         "{page}"
     );
+    let marks = node.marks();
     // From another machine too.
     let page = node
         .host()
@@ -68,7 +69,7 @@ fn up_serves_hello_and_reset_leaves_nothing() {
     assert!(node.host().http_get(LOCAL, 8090, "/plain").is_err());
 
     let _ = node.cli(&["node", "reset", "--yes"]).ok();
-    let left = Traces::take(node.host(), &[&directory]).beyond(&before);
+    let left = Traces::take(node.host(), &marks).beyond(&before);
     assert!(left.is_empty(), "left behind: {left:#?}");
     assert!(!node.data_dir().exists(), "data directory left behind");
 }
@@ -79,8 +80,12 @@ fn published_ports_tcp_and_udp_from_everywhere() {
         return skipped("published_ports_tcp_and_udp_from_everywhere", "needs root");
     }
     let mut node = Node::running();
-    let image = warren_testkit::images::busybox(node.directory());
-    let _ = node.cli(&["image", "import", &image]).ok();
+    for image in [
+        warren_testkit::images::busybox(node.directory()),
+        warren_testkit::images::udp_echo(node.directory()),
+    ] {
+        let _ = node.cli(&["image", "import", &image]).ok();
+    }
     // One container answers on TCP and UDP.
     let script = "while true; do echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\ntcp answer' | nc -l -p 80 >/dev/null; done";
     let _ = node
@@ -104,17 +109,9 @@ fn published_ports_tcp_and_udp_from_everywhere() {
             "create",
             "udp",
             "--image",
-            "test/busybox",
+            "test/udp-echo",
             "-p",
             "9053:53/udp",
-            "--",
-            "nc",
-            "-u",
-            "-l",
-            "-p",
-            "53",
-            "-e",
-            "cat",
         ])
         .ok();
     let host = node.host();

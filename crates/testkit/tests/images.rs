@@ -57,6 +57,12 @@ fn programs_start_inside_their_images() {
         &["/usr/bin/redis-server", "--version"],
     );
     assert!(said.contains("Redis server"), "{said}");
+    let said = inside(
+        &images::udp_echo(dir.path()),
+        &store,
+        &["/usr/bin/perl", "-v"],
+    );
+    assert!(said.contains("This is perl"), "{said}");
 }
 
 #[test]

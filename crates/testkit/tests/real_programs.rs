@@ -224,6 +224,7 @@ fn nginx_serves_scales_and_tells_what_happened() {
             b"k-0001\n",
         )
         .ok();
+    let _ = node.cli(&["volume", "create", "web-logs"]).ok();
     let publish = format!("{NGINX_PORT}:80");
     let words = [
         &[
