@@ -38,29 +38,6 @@ impl SecretBox {
         self.keys.open(context, &secret.data)
     }
 
-    /// Seals the private key of an ingress certificate that will be written at `time`.
-    pub(crate) fn seal_certificate_key(
-        &self,
-        id: Id128,
-        time: Timestamp,
-        pem: &[u8],
-    ) -> Result<SealedData, SealError> {
-        self.seal(SealKind::CertificateKey, id, time.0, pem)
-    }
-
-    /// Opens the private key of an ingress certificate.
-    pub(crate) fn open_certificate_key(
-        &self,
-        certificate: &Certificate,
-    ) -> Result<impl std::ops::Deref<Target = Vec<u8>> + use<>, SealError> {
-        let context = context(
-            SealKind::CertificateKey,
-            certificate.id.0,
-            certificate.updated_at.0,
-        );
-        self.keys.open(context, &certificate.key)
-    }
-
     /// Seals the CA's private key.
     pub(crate) fn seal_ca_key(
         &self,

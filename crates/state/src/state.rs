@@ -146,7 +146,10 @@ impl ClusterState {
     /// The newest container's id. O(log n).
     #[must_use]
     pub fn newest_container(&self) -> Option<ContainerId> {
-        self.containers.rows.get_max().map(|(key, _)| ContainerId::from_u128(key.id()))
+        self.containers
+            .rows
+            .get_max()
+            .map(|(key, _)| ContainerId::from_u128(key.id()))
     }
 
     /// Number of container records.

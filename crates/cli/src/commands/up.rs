@@ -45,6 +45,8 @@ pub fn hello(port: u16) -> ServiceSpec {
         name: Some("http".to_owned()),
         container_port: HELLO_CONTAINER_PORT,
         host_port: port,
+        // Several replicas share the port, so that scaling it is the natural next step.
+        publish_mode: PublishMode::Ingress,
         ..PortMapping::default()
     }];
     spec
