@@ -1,6 +1,11 @@
 //! Compiles the `.proto` files in process (protox), so that no `protoc` has to be installed.
 //! Messages only: the service code, which needs an async runtime, is generated in `api` and `client`.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a build script reads and writes files"
+)]
+
 use prost::Message as _;
 use std::error::Error;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! The nodes as they will be after what this plan has placed so far.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use warren_state::{ClusterState, NodeUsage};
 use warren_types::{Bytes, Container, MilliCpu, Node, NodeId, Protocol, ServiceId};
 
@@ -21,13 +21,13 @@ pub(crate) struct View<'s> {
 pub(crate) struct Batch<'s> {
     pub(crate) state: &'s ClusterState,
     pub(crate) nodes: Vec<View<'s>>,
-    at: HashMap<NodeId, At>,
+    at: BTreeMap<NodeId, At>,
     /// Nodes that take containers, by (containers, tie, place): the least loaded first.
     pub(crate) by_load: BTreeSet<(u32, u64, At)>,
-    ports: HashSet<(At, Protocol, u16)>,
-    volumes: HashMap<&'s str, NodeId>,
+    ports: BTreeSet<(At, Protocol, u16)>,
+    volumes: BTreeMap<&'s str, NodeId>,
     /// Placements of this plan by service.
-    placed: HashMap<ServiceId, Vec<At>>,
+    placed: BTreeMap<ServiceId, Vec<At>>,
 }
 
 impl<'s> Batch<'s> {
@@ -55,9 +55,9 @@ impl<'s> Batch<'s> {
                 .collect(),
             nodes,
             by_load,
-            ports: HashSet::new(),
-            volumes: HashMap::new(),
-            placed: HashMap::new(),
+            ports: BTreeSet::new(),
+            volumes: BTreeMap::new(),
+            placed: BTreeMap::new(),
         }
     }
 

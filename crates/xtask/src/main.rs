@@ -23,6 +23,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
 
   verify          formatting, tidy, lints, licences, all tests; never writes. CI runs this. Needs root
   fix             formats, regenerates the bans of the pure crates, applies what clippy can mend
+  bans            regenerates the bans of the pure crates
   tidy            crate edges, purity, text rules; seconds
   test [ARGS]     all tests (arguments go to the test runner); installs what only tests need
   packages        installs what only tests and benchmarks need (Debian packages)
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let done = match args.first().map(String::as_str) {
         Some("verify") => verify(),
         Some("fix") => fix(),
+        Some("bans") => purity::write_bans(&root()),
         Some("tidy") => tidy(),
         Some("test") => test(rest),
         Some("packages") => packages::install(),

@@ -23,8 +23,6 @@ const BANNED_METHODS: &[(&str, &str)] = &[
     ("std::time::SystemTime::now", "time is handed in"),
     ("std::thread::spawn", "decisions are synchronous"),
     ("std::thread::sleep", "decisions do not wait"),
-    ("std::env::var", "configuration is handed in"),
-    ("std::env::var_os", "configuration is handed in"),
     ("std::fs::File::open", "files are read at the edge"),
     ("std::fs::File::create", "files are written at the edge"),
     ("std::fs::read", "files are read at the edge"),
