@@ -277,11 +277,13 @@ async fn stop(
 ) -> Result<()> {
     let pid = api.stop_daemon(args.grace).await?;
     drop(api);
+    let local = target.manager.is_none();
     let deadline = Instant::now() + args.grace.to_std() + STOP_EXTRA;
     loop {
         let ask = async { context.connector.connect(target).await?.status().await };
         match tokio::time::timeout_at(deadline, ask).await {
-            Ok(Err(error)) if error.exit == Exit::NoConnection => break,
+            // Its socket goes before the process does, and only then are its directories free.
+            Ok(Err(error)) if error.exit == Exit::NoConnection && !(local && lives(pid)) => break,
             // Another daemon took its place: ours is gone.
             Ok(Ok(status)) if status.pid != pid => break,
             _ if Instant::now() >= deadline => {
@@ -295,4 +297,14 @@ async fn stop(
         }
     }
     context.io.say("daemon stopped; containers keep running")
+}
+
+/// Does the process run on this machine? One that has ended and was not waited for yet does not.
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().next());
+    state.is_some_and(|state| state != "Z" && state != "X")
 }

@@ -99,7 +99,7 @@ fn log_to_stderr(global: &GlobalArgs) {
     let level = global.log_level.name();
     // openraft tells every heartbeat at info; what matters of it reaches our own lines.
     let filter = tracing_subscriber::EnvFilter::new(format!(
-        "{level},openraft=warn,libcontainer=warn,libcgroups=warn,h2=warn,hyper=warn"
+        "{level},openraft=warn,nlink=error,libcontainer=warn,libcgroups=warn,h2=warn,hyper=warn"
     ));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -12,6 +12,8 @@ use warren_worker::Places;
 
 /// How long a running daemon may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// How long the directory may stay taken.
+const LOCK_WITHIN: Duration = Duration::from_secs(3);
 /// Time between two looks whether it has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -36,7 +38,7 @@ pub(crate) async fn run(
         return Ok(());
     }
     // Half a node, left by a crash or an earlier reset, has no id; the rest goes all the same.
-    let opened = home.open()?;
+    let opened = open(&home).await?;
     let node = init::load(&opened.keyring).map_or(NodeId::default(), |identity| identity.node);
     let places = Places::new(home.data_dir.clone(), home.run_dir.clone(), node);
     let report = warren_worker::reset(&places, std::env::current_exe()?).await?;
@@ -49,6 +51,18 @@ pub(crate) async fn run(
         report.containers
     ))?;
     Ok(())
+}
+
+/// Takes the directory; a daemon that is just ending has it for a moment longer.
+async fn open(home: &Home) -> Result<crate::home::Opened, Failure> {
+    let begin = Instant::now();
+    loop {
+        match home.open() {
+            Err(refused) if begin.elapsed() > LOCK_WITHIN => return Err(refused),
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            Ok(opened) => return Ok(opened),
+        }
+    }
 }
 
 /// Stops the daemon of this home if it runs.

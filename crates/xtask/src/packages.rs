@@ -12,6 +12,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("containerd", "/usr/bin/containerd"),
     ("runc", "/usr/sbin/runc"),
     ("iproute2", "/bin/ip"),
+    ("nftables", "/usr/sbin/nft"),
 ];
 
 /// Installs what is missing. Services that a package would start are not started.
