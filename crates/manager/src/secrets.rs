@@ -5,9 +5,7 @@
 
 use crate::edge;
 use warren_security::{Keyring, SealContext, SealError, SealKind};
-use warren_types::{
-    CaMaterial, Certificate, ClusterSettings, Id128, SealedData, Secret, Timestamp,
-};
+use warren_types::{CaMaterial, ClusterSettings, Id128, SealedData, Secret, Timestamp};
 
 /// The data keys of this manager, behind what they are for.
 pub(crate) struct SecretBox {

@@ -6,6 +6,7 @@
 
 mod actions;
 mod actor;
+mod anytls;
 mod edge;
 mod hello;
 mod keep;

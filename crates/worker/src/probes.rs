@@ -1,8 +1,9 @@
 //! Health probes: one look at one container. What the result means is decided by `lifecycle`.
 
 use crate::actions::Work;
+use crate::anytls;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use warren_lifecycle::{Observation, ProbeKind};
 use warren_runtime::ExecSpec;
@@ -55,20 +56,26 @@ async fn one(work: &Work, probe: &HealthProbe) -> Result<(), String> {
     match probe {
         HealthProbe::Tcp { port } => connect(address()?, *port).await.map(drop),
         HealthProbe::Http {
-            https: true, port, ..
-        } => {
-            // The handshake is not made: an answering TLS port that accepts connections is taken as healthy.
-            connect(address()?, *port).await.map(drop)
-        }
-        HealthProbe::Http {
             path,
             port,
+            https,
             headers,
             status_min,
             status_max,
-            ..
         } => {
-            let status = http(address()?, *port, path, headers).await?;
+            let ask = Ask {
+                address: address()?,
+                port: *port,
+                path,
+                headers,
+            };
+            let stream = connect(ask.address, ask.port).await?;
+            let status = if *https {
+                ask.over(anytls::connect(stream, ask.address).await?)
+                    .await?
+            } else {
+                ask.over(stream).await?
+            };
             if (*status_min..=*status_max).contains(&status) {
                 Ok(())
             } else {
@@ -86,34 +93,43 @@ async fn connect(address: Ipv4Addr, port: u16) -> Result<TcpStream, String> {
     stream.map_err(|e| format!("connect to port {port}: {e}"))
 }
 
-async fn http(
+/// One HTTP request.
+struct Ask<'a> {
     address: Ipv4Addr,
     port: u16,
-    path: &str,
-    headers: &[(String, String)],
-) -> Result<u16, String> {
-    let mut stream = connect(address, port).await?;
-    let mut request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: warren-health\r\nConnection: close\r\n"
-    );
-    for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
-    request.push_str("\r\n");
-    stream
-        .write_all(request.as_bytes())
-        .await
-        .map_err(|e| format!("send to port {port}: {e}"))?;
-    let mut answer = Vec::with_capacity(256);
-    let mut piece = [0_u8; 512];
-    while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES_MAX {
-        match stream.read(&mut piece).await {
-            Ok(0) => break,
-            Ok(length) => answer.extend_from_slice(&piece[..length]),
-            Err(e) => return Err(format!("read from port {port}: {e}")),
+    path: &'a str,
+    headers: &'a [(String, String)],
+}
+
+impl Ask<'_> {
+    /// Sends it and returns the status of the answer.
+    async fn over(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<u16, String> {
+        let Self {
+            address,
+            port,
+            path,
+            headers,
+        } = self;
+        let mut request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: warren-health\r\nConnection: close\r\n"
+        );
+        for (name, value) in *headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
         }
+        request.push_str("\r\n");
+        let sent = stream.write_all(request.as_bytes()).await;
+        sent.map_err(|e| format!("send to port {port}: {e}"))?;
+        let mut answer = Vec::with_capacity(256);
+        let mut piece = [0_u8; 512];
+        while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES_MAX {
+            match stream.read(&mut piece).await {
+                Ok(0) => break,
+                Ok(length) => answer.extend_from_slice(&piece[..length]),
+                Err(e) => return Err(format!("read from port {port}: {e}")),
+            }
+        }
+        status_of(&answer).ok_or_else(|| format!("port {port} did not answer in HTTP"))
     }
-    status_of(&answer).ok_or_else(|| format!("port {port} did not answer in HTTP"))
 }
 
 /// Status of an HTTP/1 status line.
@@ -154,6 +170,25 @@ async fn exec(work: &Work, command: &[String]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An HTTPS probe makes the handshake: a port that only accepts is not healthy.
+    #[tokio::test]
+    async fn https_needs_tls() {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        });
+        let stream = connect(Ipv4Addr::LOCALHOST, port).await.unwrap();
+        let problem = anytls::connect(stream, Ipv4Addr::LOCALHOST)
+            .await
+            .unwrap_err();
+        assert!(problem.contains("TLS"), "{problem}");
+        server.await.unwrap();
+    }
 
     #[test]
     fn status_lines() {
