@@ -3,6 +3,10 @@
 //! process: containers are left running and taken over at the next start.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::result_large_err,
+    reason = "errors of the image store carry paths and names; they are rare and not on a hot path"
+)]
 
 mod actions;
 mod actor;
