@@ -20,7 +20,7 @@ use warren_proto::session::{ManagerMessage, WorkerMessage};
 use warren_raft::{Leadership, Member, NoPeers, ProposeError, RaftConfig, RaftError, RaftHandle};
 use warren_state::{Actor, ClusterState};
 use warren_storage::Disk;
-use warren_types::{ContainerId, NodeId};
+use warren_types::{ContainerId, NodeId, Timestamp};
 
 /// How long the first election of a single manager may take.
 const LEADER_WITHIN: Duration = Duration::from_secs(30);
@@ -211,30 +211,43 @@ fn begin(
     scope: &mut LeaderScope,
 ) -> Dispatcher {
     let mut last = ContainerId::default();
+    let reconcile = move |state: &ClusterState, now: Timestamp, refused: bool| {
+        let mut ids = || rising(state, &mut last);
+        if !refused {
+            let plan = warren_reconciler::plan(state, now, &mut ids);
+            return Wanted {
+                groups: vec![plan.ops],
+                wake_at: plan.wake_at,
+            };
+        }
+        let services: Vec<_> = state.services().map(|s| s.id).collect();
+        let plans = services
+            .into_iter()
+            .map(|id| warren_reconciler::plan_service(state, id, now, &mut ids).ops);
+        Wanted {
+            groups: plans.collect(),
+            wake_at: None,
+        }
+    };
     scope.spawn(planner::run(
         "reconciler",
         Actor::Reconciler,
         raft.clone(),
-        move |state, now| {
-            let plan = warren_reconciler::plan(state, now, &mut || rising(state, &mut last));
-            Wanted {
-                ops: plan.ops,
-                wake_at: plan.wake_at,
-            }
-        },
+        reconcile,
     ));
+    let schedule = |state: &ClusterState, _: Timestamp, _: bool| {
+        let seed = u64::from_le_bytes(edge::random::<8>());
+        let plan = warren_scheduler::plan(state, seed);
+        Wanted {
+            groups: vec![plan.ops],
+            wake_at: None,
+        }
+    };
     scope.spawn(planner::run(
         "scheduler",
         Actor::Scheduler,
         raft.clone(),
-        |state, _| {
-            let seed = u64::from_le_bytes(edge::random::<8>());
-            let plan = warren_scheduler::plan(state, seed);
-            Wanted {
-                ops: plan.ops,
-                wake_at: None,
-            }
-        },
+        schedule,
     ));
     Dispatcher::start(raft.clone(), secrets.clone(), local.name.clone(), scope)
 }

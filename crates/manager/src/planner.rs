@@ -18,28 +18,30 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// What a planner wants.
 pub(crate) struct Wanted {
-    /// Operations, possibly none.
-    pub(crate) ops: Vec<Op>,
+    /// Operations, possibly none. Each group is proposed as a command of its own.
+    pub(crate) groups: Vec<Vec<Op>>,
     /// When to look again even if nothing changes.
     pub(crate) wake_at: Option<Timestamp>,
 }
 
-/// Runs one planner until it is dropped.
+/// Runs one planner until it is dropped. The planner is told whether its last command was refused:
+/// then it should ask for smaller ones, so that one object cannot block the rest.
 pub(crate) async fn run(
     name: &'static str,
     actor: Actor,
     raft: RaftHandle,
-    mut plan: impl FnMut(&ClusterState, Timestamp) -> Wanted + Send,
+    mut plan: impl FnMut(&ClusterState, Timestamp, bool) -> Wanted + Send,
 ) {
     let mut revisions = raft.changes();
     let mut retry = RETRY_MIN;
+    let mut refused = false;
     loop {
         revisions.mark_unchanged();
         let state = raft.state();
         let now = edge::now();
-        let wanted = plan(&state, now);
-        if wanted.ops.is_empty() {
-            retry = RETRY_MIN;
+        let wanted = plan(&state, now, refused);
+        if wanted.groups.iter().all(Vec::is_empty) {
+            (retry, refused) = (RETRY_MIN, false);
             let wake = wanted
                 .wake_at
                 .map_or(SWEEP, |at| at.since(now).to_std().min(SWEEP));
@@ -49,12 +51,13 @@ pub(crate) async fn run(
             }
             continue;
         }
-        match propose(&raft, &actor, wanted.ops).await {
-            Ok(()) => retry = RETRY_MIN,
+        match propose(&raft, &actor, wanted.groups).await {
+            Ok(()) => (retry, refused) = (RETRY_MIN, false),
             Err(problem) => {
                 // Rejected because the state moved on: plan again on the newer one. Anything else
                 // waits a little longer each time.
                 tracing::debug!(planner = name, %problem, "plan not taken");
+                refused = matches!(problem, ProposeError::Rejected(_));
                 tokio::select! {
                     changed = revisions.changed() => if changed.is_err() { return },
                     () = tokio::time::sleep(retry) => {}
@@ -65,12 +68,26 @@ pub(crate) async fn run(
     }
 }
 
-async fn propose(raft: &RaftHandle, actor: &Actor, mut ops: Vec<Op>) -> Result<(), ProposeError> {
-    while !ops.is_empty() {
-        let rest = ops.split_off(ops.len().min(limits::OPS_PER_COMMAND_MAX));
-        raft.propose(&Command::new(actor.clone(), edge::now(), ops))
-            .await?;
-        ops = rest;
+/// A refused group does not keep the others from being proposed; the first refusal is returned.
+async fn propose(
+    raft: &RaftHandle,
+    actor: &Actor,
+    groups: Vec<Vec<Op>>,
+) -> Result<(), ProposeError> {
+    let mut refusal = Ok(());
+    for mut ops in groups {
+        while !ops.is_empty() {
+            let rest = ops.split_off(ops.len().min(limits::OPS_PER_COMMAND_MAX));
+            let command = Command::new(actor.clone(), edge::now(), ops);
+            match raft.propose(&command).await {
+                Ok(_) => ops = rest,
+                Err(ProposeError::Rejected(rejection)) => {
+                    refusal = refusal.and(Err(ProposeError::Rejected(rejection)));
+                    break;
+                }
+                Err(other) => return Err(other),
+            }
+        }
     }
-    Ok(())
+    refusal
 }

@@ -148,7 +148,7 @@ fn api_names(settings: &NodeSettings) -> Vec<String> {
     names
 }
 
-/// The first administrator's certificate, for use from another machine (`WARREN_CONTEXT`).
+/// The first administrator's certificate, for use from another machine (`WARREN_CONTEXT_DIR`).
 fn export_admin(home: &Home, identity: &LocalIdentity) -> Result<(), Failure> {
     use std::io::Write;
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

@@ -30,11 +30,13 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "MPL-2.0: decision 0002, design §4 names it; used unmodified",
     ),
     ("imbl-sized-chunks", "MPL-2.0: part of imbl"),
-    ("bitmaps", "MPL-2.0: part of imbl"),
-    ("archery", "MPL-2.0 or MIT: part of imbl"),
     (
         "pathrs",
         "MPL-2.0 or LGPL-3.0: part of libcontainer, MPL-2.0 chosen, used unmodified",
+    ),
+    (
+        "rust-criu",
+        "MIT by its licence file, which its manifest names instead of the expression; part of libcontainer",
     ),
 ];
 

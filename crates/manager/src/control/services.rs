@@ -7,8 +7,8 @@ use warren_api::{ApiError, ApiResult, Caller, ChangeOptions};
 use warren_proto::convert::ServiceView;
 use warren_state::{ClusterState, Op, OpResult};
 use warren_types::{
-    ActualState, DesiredState, HealthVerdict, Id128, Mode, RolloutState, Service, ServiceId,
-    ServiceSpec,
+    ActualState, ContainerId, DesiredState, HealthVerdict, Id128, Mode, RolloutState, Service,
+    ServiceId, ServiceSpec,
 };
 
 /// The service with this id or name. One that is being deleted is still shown.
@@ -55,6 +55,16 @@ pub(super) fn view(state: &ClusterState, service: &Arc<Service>) -> ServiceView 
                 waiting = Some(status.reason.clone());
             }
         }
+    }
+    if waiting.is_none() && !service.deleting {
+        // A place without a record waits for its replacement; the planner knows why.
+        let plan = warren_reconciler::plan_service(
+            state,
+            service.id,
+            edge::now(),
+            &mut ContainerId::default,
+        );
+        waiting = plan.waits.into_iter().next().map(|wait| wait.reason);
     }
     let desired = match service.spec.mode {
         Mode::Replicated { replicas } => replicas,
