@@ -11,6 +11,9 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use warren_types::{Duration, ExitInfo, Mode, ServiceSpec, Timestamp};
 
+/// A process id that no process has.
+const NO_PROCESS: u32 = u32::MAX;
+
 /// A moment that all ages in golden files count from.
 pub(super) const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -177,7 +180,7 @@ impl Api for Fake {
     async fn stop_daemon(&self, grace: Duration) -> Result<u32> {
         self.called(format!("stop {grace}"));
         self.world().stopped = true;
-        Ok(7)
+        Ok(NO_PROCESS)
     }
     async fn cluster(&self) -> Result<ClusterView> {
         Ok(ClusterView {
