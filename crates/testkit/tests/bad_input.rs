@@ -5,6 +5,7 @@ use warren_testkit::{Node, eventually, is_root, skipped};
 const USAGE: i32 = 2;
 const NOT_FOUND: i32 = 4;
 const EXISTS: i32 = 5;
+const DENIED: i32 = 6;
 
 #[test]
 fn what_a_user_can_get_wrong() {
@@ -197,4 +198,118 @@ fn a_second_daemon_on_the_same_directory_is_refused() {
     // The first one is unharmed.
     let _ = node.cli(&["node", "list"]).ok();
     node.reset();
+}
+
+#[test]
+fn without_root_nothing_is_begun() {
+    if !is_root() {
+        return skipped(
+            "without_root_nothing_is_begun",
+            "needs root (to give it up)",
+        );
+    }
+    // A copy where anybody can reach it: the build directory may be closed to others.
+    let open = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(open.path(), mode).unwrap_or_else(|e| panic!("{e}"));
+    let program = open.path().join("warren");
+    std::fs::copy(warren_testkit::node::program(), &program).unwrap_or_else(|e| panic!("{e}"));
+    let node = Node::new();
+    let mut command = std::process::Command::new(&program);
+    command
+        .env("WARREN_DATA_DIR", node.data_dir())
+        .env("WARREN_SOCKET", node.socket())
+        .env("WARREN_RUN_DIR", node.run_dir());
+    std::os::unix::process::CommandExt::uid(&mut command, 65534);
+    std::os::unix::process::CommandExt::gid(&mut command, 65534);
+    let out = command.arg("up").output().unwrap_or_else(|e| panic!("{e}"));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(DENIED), "{said}");
+    assert!(said.contains("root") && said.contains("sudo"), "{said}");
+    assert!(!node.data_dir().exists(), "half a node was made");
+}
+
+#[test]
+fn a_port_that_a_host_process_has_is_named() {
+    if !is_root() {
+        return skipped("a_port_that_a_host_process_has_is_named", "needs root");
+    }
+    let mut node = Node::running();
+    let taken = node
+        .host()
+        .run(|| std::net::TcpListener::bind(("0.0.0.0", 9200)));
+    let taken = taken.unwrap_or_else(|e| panic!("{e}"));
+    let said = node.cli(&[
+        "service",
+        "create",
+        "web",
+        "--image",
+        "warren/hello",
+        "-p",
+        "9200:8080",
+        "--detach",
+    ]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    eventually("ps says who has the port", || {
+        let ps = node.cli(&["service", "ps", "--all", "web"]).stdout;
+        if ps.contains("9200") && ps.contains(&std::process::id().to_string()) {
+            Ok(())
+        } else {
+            Err(ps)
+        }
+    });
+    drop(taken);
+    node.reset();
+}
+
+#[test]
+fn a_full_disk_is_named_and_loses_nothing() {
+    if !is_root() {
+        return skipped("a_full_disk_is_named_and_loses_nothing", "needs root");
+    }
+    let outside = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    let image = warren_testkit::images::busybox(outside.path());
+    let mut node = Node::new();
+    let directory = node.directory().to_path_buf();
+    let flags = nix::mount::MsFlags::empty();
+    let mounted = nix::mount::mount(
+        Some("tmpfs"),
+        &directory,
+        Some("tmpfs"),
+        flags,
+        Some("size=512m"),
+    );
+    mounted.unwrap_or_else(|e| panic!("tmpfs: {e}"));
+    node.start();
+    let _ = node
+        .cli(&["service", "create", "web", "--image", "warren/hello"])
+        .ok();
+    let filler = directory.join("filler");
+    fill(&filler);
+    let said = node.cli(&["image", "import", &image]);
+    assert_ne!(said.code, 0);
+    assert!(said.stderr.contains("full"), "{}", said.stderr);
+    // What runs and what is known is untouched, and reading goes on.
+    assert_eq!(
+        node.json(&["container", "list", "-o", "json"])[0]["state"],
+        "running"
+    );
+    std::fs::remove_file(&filler).unwrap_or_else(|e| panic!("{e}"));
+    let _ = node.cli(&["image", "import", &image]).ok();
+    let _ = node.cli(&["service", "delete", "web"]).ok();
+    node.reset();
+    nix::mount::umount2(&directory, nix::mount::MntFlags::MNT_DETACH)
+        .unwrap_or_else(|e| panic!("umount: {e}"));
+}
+
+/// Writes until the disk takes no more.
+fn fill(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap_or_else(|e| panic!("{e}"));
+    let mut piece = vec![0_u8; 1 << 20];
+    while !piece.is_empty() {
+        if file.write_all(&piece).is_err() {
+            piece.truncate(piece.len() / 2);
+        }
+    }
 }
