@@ -220,6 +220,10 @@ fn a_process_killed_inside_is_running_again_within_a_second() {
         if new { Ok(now) } else { Err(now.to_string()) }
     });
     let took = begin.elapsed();
+    eprintln!(
+        "running again after {} ms, seen by the command line",
+        took.as_millis()
+    );
     assert_eq!(after["id"], before["id"], "restarted in place");
     assert!(took < Duration::from_secs(1), "took {took:?}");
     node.reset();
