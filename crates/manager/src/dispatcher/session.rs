@@ -151,6 +151,9 @@ impl Session<'_> {
                         None => return,
                     },
                     () = self.outbound.closed() => return,
+                    // The leader's scope is gone, and the reader of statuses with it: the node dials again
+                    // and finds whoever leads now.
+                    () = self.dispatcher.shared.statuses.closed() => return,
                 }
             }
         }
