@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod history;
 mod oracle;
 mod run;
 mod trace;
