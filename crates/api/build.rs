@@ -6,7 +6,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=../proto/proto");
     println!("cargo:rerun-if-changed=build.rs");
     let descriptors = protox::compile(
-        ["warren/v1/api.proto", "warren/session/v1/session.proto"],
+        [
+            "warren/v1/api.proto",
+            "warren/session/v1/session.proto",
+            "warren/peer/v1/peer.proto",
+        ],
         ["../proto/proto"],
     )?;
     tonic_prost_build::configure()
@@ -15,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".warren.v1", "::warren_proto::v1")
         .extern_path(".warren.store.v1", "::warren_proto::store::v1")
         .extern_path(".warren.session.v1", "::warren_proto::session::v1")
+        .extern_path(".warren.peer.v1", "::warren_proto::peer::v1")
         .compile_fds(descriptors)?;
     Ok(())
 }

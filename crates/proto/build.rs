@@ -10,14 +10,15 @@ use prost::Message as _;
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "warren/store/v1/store.proto",
     "warren/v1/api.proto",
     "warren/session/v1/session.proto",
+    "warren/peer/v1/peer.proto",
 ];
 
 /// Messages whose `Debug` must not show what they carry; written by hand in `src/redact.rs`.
-const SECRET_CARRIERS: [&str; 9] = [
+const SECRET_CARRIERS: [&str; 16] = [
     ".warren.v1.Secret",
     ".warren.v1.CreateSecretRequest",
     ".warren.v1.UpdateSecretRequest",
@@ -27,6 +28,13 @@ const SECRET_CARRIERS: [&str; 9] = [
     ".warren.v1.RequestCertificateResponse",
     ".warren.v1.GenerateJoinTokenResponse",
     ".warren.session.v1.SecretPayload",
+    ".warren.v1.DataKey",
+    ".warren.v1.BackupClusterRequest",
+    ".warren.v1.SetAutoLockResponse",
+    ".warren.v1.UnlockClusterRequest",
+    ".warren.peer.v1.DataKeyMaterial",
+    ".warren.peer.v1.CallRequest",
+    ".warren.peer.v1.CallResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

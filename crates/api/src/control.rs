@@ -11,8 +11,8 @@ use warren_proto::convert::{ContainerView, NodeView, ServiceView};
 use warren_proto::session::{ManagerMessage, WorkerMessage};
 use warren_proto::v1;
 use warren_types::{
-    Availability, Certificate, Duration, Event, EventKind, Ingress, IngressRule, IngressTls,
-    NodeRole, Revision, Role, Secret, ServiceSpec, Timestamp, TokenId, Volume,
+    Availability, Certificate, ClusterId, Duration, Event, EventKind, Ingress, IngressRule,
+    IngressTls, NodeId, NodeRole, Revision, Role, Secret, ServiceSpec, Timestamp, TokenId, Volume,
 };
 
 /// Result of a call.
@@ -75,6 +75,8 @@ pub struct NodeChange {
     pub labels_remove: Vec<String>,
     /// Version that the node must have.
     pub expect: Option<Revision>,
+    /// New role: promotes and demotes.
+    pub role: Option<NodeRole>,
 }
 
 /// A secret and who uses it.
@@ -134,6 +136,10 @@ pub struct CertificateRequest {
     pub token: String,
     /// Certificate signing request in PEM; `None` means that the manager makes the key (older clients).
     pub csr_pem: Option<String>,
+    /// Where the node's API will answer, `host:port`; empty for none.
+    pub address: String,
+    /// What the node wants to be; `None` means what the token says.
+    pub role: Option<NodeRole>,
 }
 
 /// A certificate just issued.
@@ -145,6 +151,16 @@ pub struct IssuedCertificate {
     pub key_pem: Option<String>,
     /// Roots of the cluster in PEM.
     pub ca_pem: String,
+    /// The node that was made for it; `None` for people.
+    pub node: Option<NodeId>,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Name of the cluster.
+    pub cluster_name: String,
+    /// What the node is.
+    pub role: Option<NodeRole>,
+    /// The managers.
+    pub managers: Vec<v1::ClusterServer>,
 }
 
 /// Which log lines are meant. Exactly one of `service` and `container` is set.
@@ -370,13 +386,15 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// About the cluster.
     async fn cluster_info(&self, caller: &Caller) -> ApiResult<v1::GetClusterInfoResponse>;
-    /// Makes a join token for a manager or worker; `ttl` and `max_uses` `None` mean the default and no limit.
+    /// Makes a join token for a manager or worker; `ttl` and `max_uses` `None` mean the default and no limit;
+    /// `rotate` ends every earlier token of the role.
     async fn generate_join_token(
         &self,
         caller: &Caller,
         role: Role,
         ttl: Option<Duration>,
         max_uses: Option<u32>,
+        rotate: bool,
     ) -> ApiResult<IssuedToken>;
     /// Gives a joiner its certificate. The caller may have role none: the token decides.
     async fn request_certificate(
@@ -469,13 +487,94 @@ pub trait ControlPlane: Send + Sync + 'static {
             remedy: NODE_SESSIONS,
         })
     }
-    /// A manager joins the quorum; `bind_addr` is where its log traffic is taken.
+
+    // ------------------------------------------------------------------ the quorum
+
+    /// A manager joins the quorum; `bind_addr` is where its API answers.
     async fn join_cluster(
         &self,
         _caller: &Caller,
         _request: v1::JoinClusterRequest,
     ) -> ApiResult<v1::JoinClusterResponse> {
         later("JoinCluster")
+    }
+    /// A new certificate for a node that proves that it has the old one's key.
+    async fn renew_certificate(
+        &self,
+        _caller: &Caller,
+        _request: v1::RenewCertificateRequest,
+    ) -> ApiResult<v1::RenewCertificateResponse> {
+        later("RenewCertificate")
+    }
+    /// All join tokens, without their secrets.
+    async fn list_join_tokens(&self, _caller: &Caller) -> ApiResult<v1::ListJoinTokensResponse> {
+        later("ListJoinTokens")
+    }
+    /// Makes a join token useless.
+    async fn revoke_join_token(&self, _caller: &Caller, _id: &str) -> ApiResult<()> {
+        later("RevokeJoinToken")
+    }
+    /// Changes the cluster's settings.
+    async fn update_cluster_settings(
+        &self,
+        _caller: &Caller,
+        _request: v1::UpdateClusterSettingsRequest,
+    ) -> ApiResult<v1::UpdateClusterSettingsResponse> {
+        later("UpdateClusterSettings")
+    }
+    /// Gives leadership to another manager.
+    async fn transfer_leadership(
+        &self,
+        _caller: &Caller,
+        _request: v1::TransferLeadershipRequest,
+    ) -> ApiResult<v1::TransferLeadershipResponse> {
+        later("TransferLeadership")
+    }
+    /// A consistent backup, sealed with the passphrase, in pieces.
+    async fn backup_cluster(
+        &self,
+        _caller: &Caller,
+        _request: v1::BackupClusterRequest,
+    ) -> ApiResult<ApiStream<v1::BackupChunk>> {
+        later("BackupCluster")
+    }
+    /// This manager goes on alone.
+    async fn recover_cluster(
+        &self,
+        _caller: &Caller,
+        _request: v1::RecoverClusterRequest,
+    ) -> ApiResult<v1::RecoverClusterResponse> {
+        later("RecoverCluster")
+    }
+    /// Switches auto-lock.
+    async fn set_auto_lock(
+        &self,
+        _caller: &Caller,
+        _request: v1::SetAutoLockRequest,
+    ) -> ApiResult<v1::SetAutoLockResponse> {
+        later("SetAutoLock")
+    }
+    /// Gives a locked manager its key.
+    async fn unlock_cluster(
+        &self,
+        _caller: &Caller,
+        _request: v1::UnlockClusterRequest,
+    ) -> ApiResult<v1::UnlockClusterResponse> {
+        Err(ApiError::precondition(
+            "this manager is not locked",
+            "nothing needs to be done",
+        ))
+    }
+    /// Begins to move the cluster to a new certificate authority.
+    async fn rotate_certificate_authority(
+        &self,
+        _caller: &Caller,
+    ) -> ApiResult<v1::RotateCertificateAuthorityResponse> {
+        later("RotateCertificateAuthority")
+    }
+    /// Makes a new data key and seals every secret with it.
+    async fn rotate_data_key(&self, _caller: &Caller) -> ApiResult<v1::RotateDataKeyResponse> {
+        later("RotateDataKey")
     }
 
     // ------------------------------------------------------------------ ingress

@@ -1,5 +1,7 @@
 //! Errors of API calls and their gRPC status codes. Each text says what, where, and what to do.
 
+use crate::quorum::{LEADER_HEADER, NOT_APPLIED_HEADER};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use warren_proto::ConvertError;
 use warren_types::ValidationError;
@@ -65,6 +67,17 @@ pub enum ApiError {
         what: String,
         /// What to do.
         remedy: String,
+    },
+    /// Certainly not carried out, because this manager does not lead or has no quorum: UNAVAILABLE. Repeating it, here later
+    /// or at another manager, is safe; the status says so in its metadata.
+    #[error("{what}: {remedy}")]
+    NotTaken {
+        /// What is missing.
+        what: String,
+        /// What to do.
+        remedy: String,
+        /// API address of the leader, when it is known and another manager.
+        leader: Option<String>,
     },
     /// A limit is reached: RESOURCE_EXHAUSTED.
     #[error("{what}: {remedy}")]
@@ -165,7 +178,7 @@ impl ApiError {
             Self::Precondition { .. } => Code::FailedPrecondition,
             Self::Conflict { .. } => Code::Aborted,
             Self::Denied { .. } => Code::PermissionDenied,
-            Self::Unavailable { .. } => Code::Unavailable,
+            Self::Unavailable { .. } | Self::NotTaken { .. } => Code::Unavailable,
             Self::Exhausted { .. } => Code::ResourceExhausted,
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::Unimplemented { .. } => Code::Unimplemented,
@@ -186,6 +199,14 @@ impl From<ConvertError> for ApiError {
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
-        Self::new(error.code(), error.to_string())
+        let mut status = Self::new(error.code(), error.to_string());
+        if let ApiError::NotTaken { leader, .. } = error {
+            let metadata = status.metadata_mut();
+            metadata.insert(NOT_APPLIED_HEADER, MetadataValue::from_static("true"));
+            if let Some(leader) = leader.and_then(|address| address.parse().ok()) {
+                metadata.insert(LEADER_HEADER, leader);
+            }
+        }
+        status
     }
 }

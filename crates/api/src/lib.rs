@@ -13,6 +13,7 @@ pub mod error;
 mod guard;
 mod handlers;
 mod peers;
+pub mod quorum;
 pub mod server;
 
 pub use caller::{Caller, Transport};
@@ -22,6 +23,7 @@ pub use control::{
     LogQuery, NewCertificate, NewVolume, NodeChange, SecretView, VolumeView,
 };
 pub use error::ApiError;
+pub use quorum::{Freshness, PeerPlane, Planes, Route, Router, Stamp, Standing};
 pub use server::{ApiConfig, BindError, Limits, ServeError, Server, TlsSettings};
 
 /// The server half of the generated services.
@@ -43,5 +45,14 @@ mod generated {
     )]
     pub(crate) mod session {
         include!(concat!(env!("OUT_DIR"), "/warren.session.v1.rs"));
+    }
+    #[allow(
+        missing_docs,
+        unused_imports,
+        clippy::all,
+        reason = "generated from warren/peer/v1/peer.proto"
+    )]
+    pub(crate) mod peer {
+        include!(concat!(env!("OUT_DIR"), "/warren.peer.v1.rs"));
     }
 }

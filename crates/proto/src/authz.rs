@@ -17,6 +17,21 @@ pub struct Rule {
     pub roles: &'static [Role],
     /// It changes the cluster or a node.
     pub mutating: bool,
+    /// Which manager carries it out.
+    pub place: Place,
+}
+
+/// Which manager carries a call out, when it reaches one that does not lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The one that was asked: the call is about itself.
+    Here,
+    /// Any, from the state that it has; linearizable when the caller asks for that.
+    Anywhere,
+    /// The leader; the one that was asked forwards it.
+    Leader,
+    /// The leader when one is known, because it knows more; else the one that was asked.
+    LeaderIfKnown,
 }
 
 use Role::{Admin, Manager, None as Anyone, Operator, Viewer, Worker};
@@ -29,6 +44,8 @@ const READ_OR_WORKER: &[Role] = &[Worker, Manager, Viewer, Operator, Admin];
 const WRITE: &[Role] = &[Operator, Admin];
 /// Who may change the cluster itself.
 const ADMIN: &[Role] = &[Admin];
+/// Managers among themselves.
+const PEER: &[Role] = &[Manager];
 /// Nodes, about themselves.
 const NODE: &[Role] = &[Worker, Manager];
 /// A manager joining the quorum.
@@ -37,20 +54,30 @@ const JOIN: &[Role] = &[Manager, Admin];
 const OPEN: &[Role] = &[Anyone, Worker, Manager, Viewer, Operator, Admin];
 
 macro_rules! rules {
-    ($($path:literal, $roles:ident, $kind:ident;)+) => {
-        &[$(Rule { path: $path, roles: $roles, mutating: rules!(@$kind) }),+]
+    ($($path:literal, $roles:ident, $kind:ident $(, $place:ident)?;)+) => {
+        &[$(Rule {
+            path: $path,
+            roles: $roles,
+            mutating: rules!(@mutating $kind),
+            place: rules!(@place $kind $($place)?),
+        }),+]
     };
-    (@reads) => { false };
-    (@changes) => { true };
+    (@mutating reads) => { false };
+    (@mutating changes) => { true };
+    (@place reads) => { Place::Anywhere };
+    (@place changes) => { Place::Leader };
+    (@place $kind:ident here) => { Place::Here };
+    (@place $kind:ident leader) => { Place::Leader };
+    (@place $kind:ident leader_if_known) => { Place::LeaderIfKnown };
 }
 
 /// The table.
 pub const RULES: &[Rule] = rules! {
     // Nodes.
     "/warren.v1.WarrenAPI/RegisterNode", NODE, changes;
-    "/warren.v1.WarrenAPI/Heartbeat", NODE, reads;
-    "/warren.v1.WarrenAPI/ListNodes", READ, reads;
-    "/warren.v1.WarrenAPI/GetNode", READ, reads;
+    "/warren.v1.WarrenAPI/Heartbeat", NODE, reads, leader;
+    "/warren.v1.WarrenAPI/ListNodes", READ, reads, leader_if_known;
+    "/warren.v1.WarrenAPI/GetNode", READ, reads, leader_if_known;
     "/warren.v1.WarrenAPI/RemoveNode", ADMIN, changes;
     "/warren.v1.WarrenAPI/UpdateNode", ADMIN, changes;
     // Services.
@@ -70,7 +97,7 @@ pub const RULES: &[Rule] = rules! {
     "/warren.v1.WarrenAPI/WatchContainers", READ_OR_WORKER, reads;
     // Logs may hold anything a program prints; reading them is a right of its own kind, but viewers
     // are the people on call.
-    "/warren.v1.WarrenAPI/GetLogs", READ, reads;
+    "/warren.v1.WarrenAPI/GetLogs", READ, reads, leader;
     // Running a program inside a container changes it.
     "/warren.v1.WarrenAPI/Exec", WRITE, changes;
     // Secrets.
@@ -87,11 +114,24 @@ pub const RULES: &[Rule] = rules! {
     // Cluster.
     "/warren.v1.WarrenAPI/GenerateJoinToken", ADMIN, changes;
     "/warren.v1.WarrenAPI/JoinCluster", JOIN, changes;
-    "/warren.v1.WarrenAPI/GetClusterInfo", READ_OR_WORKER, reads;
+    "/warren.v1.WarrenAPI/GetClusterInfo", READ_OR_WORKER, reads, leader_if_known;
     // A joiner has no certificate yet: the token in the request is what counts.
     "/warren.v1.WarrenAPI/RequestCertificate", OPEN, changes;
-    "/warren.v1.WarrenAPI/GetStatus", READ_OR_WORKER, reads;
-    "/warren.v1.WarrenAPI/StopDaemon", ADMIN, changes;
+    // An expired certificate is no certificate to TLS: the proof in the request is what counts.
+    "/warren.v1.WarrenAPI/RenewCertificate", OPEN, changes;
+    "/warren.v1.WarrenAPI/ListJoinTokens", ADMIN, reads;
+    "/warren.v1.WarrenAPI/RevokeJoinToken", ADMIN, changes;
+    "/warren.v1.WarrenAPI/UpdateClusterSettings", ADMIN, changes;
+    "/warren.v1.WarrenAPI/TransferLeadership", ADMIN, changes;
+    // It carries everything, sealed with the caller's passphrase.
+    "/warren.v1.WarrenAPI/BackupCluster", ADMIN, changes;
+    "/warren.v1.WarrenAPI/RecoverCluster", ADMIN, changes, here;
+    "/warren.v1.WarrenAPI/SetAutoLock", ADMIN, changes;
+    "/warren.v1.WarrenAPI/UnlockCluster", ADMIN, changes, here;
+    "/warren.v1.WarrenAPI/RotateCertificateAuthority", ADMIN, changes;
+    "/warren.v1.WarrenAPI/RotateDataKey", ADMIN, changes;
+    "/warren.v1.WarrenAPI/GetStatus", READ_OR_WORKER, reads, here;
+    "/warren.v1.WarrenAPI/StopDaemon", ADMIN, changes, here;
     "/warren.v1.WarrenAPI/StreamEvents", READ, reads;
     // Ingress.
     "/warren.v1.WarrenAPI/CreateIngress", WRITE, changes;
@@ -106,16 +146,22 @@ pub const RULES: &[Rule] = rules! {
     "/warren.v1.WarrenAPI/DeleteTLSCertificate", WRITE, changes;
     // Images.
     "/warren.v1.WarrenAPI/ImportImage", WRITE, changes;
-    "/warren.v1.WarrenAPI/ListImages", READ, reads;
-    "/warren.v1.WarrenAPI/InspectImage", READ, reads;
+    "/warren.v1.WarrenAPI/ListImages", READ, reads, leader;
+    "/warren.v1.WarrenAPI/InspectImage", READ, reads, leader;
     "/warren.v1.WarrenAPI/RemoveImage", WRITE, changes;
     // Node sessions.
-    "/warren.session.v1.NodeSession/Session", NODE, reads;
+    "/warren.session.v1.NodeSession/Session", NODE, reads, leader;
+    // Managers among themselves.
+    "/warren.peer.v1.Peer/Call", PEER, reads, here;
+    "/warren.peer.v1.Peer/SnapshotBegin", PEER, reads, here;
+    "/warren.peer.v1.Peer/SnapshotSend", PEER, reads, here;
+    "/warren.peer.v1.Peer/ReadIndex", PEER, reads, here;
+    "/warren.peer.v1.Peer/DataKeys", PEER, reads, here;
     // Standard services.
-    "/grpc.health.v1.Health/Check", OPEN, reads;
-    "/grpc.health.v1.Health/Watch", OPEN, reads;
-    "/grpc.health.v1.Health/List", OPEN, reads;
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", READ_OR_WORKER, reads;
+    "/grpc.health.v1.Health/Check", OPEN, reads, here;
+    "/grpc.health.v1.Health/Watch", OPEN, reads, here;
+    "/grpc.health.v1.Health/List", OPEN, reads, here;
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", READ_OR_WORKER, reads, here;
 };
 
 /// The row of a method path, if it has one.

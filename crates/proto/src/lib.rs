@@ -51,13 +51,29 @@ pub mod session {
     pub use v1::*;
 }
 
+/// Messages between managers (`warren.peer.v1`).
+pub mod peer {
+    /// Version 1 of the messages.
+    #[allow(
+        missing_docs,
+        clippy::all,
+        reason = "generated from proto/warren/peer/v1/peer.proto, where the comments are"
+    )]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/warren.peer.v1.rs"));
+    }
+    pub use v1::*;
+}
+
 pub use prost;
 
-/// All descriptors of the three files and of what they import, encoded as a `FileDescriptorSet`; for
+/// All descriptors of the four files and of what they import, encoded as a `FileDescriptorSet`; for
 /// server reflection and for tests that walk every RPC.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Full name of the public API's service.
 pub const API_SERVICE: &str = "warren.v1.WarrenAPI";
+/// Full name of the service between managers.
+pub const PEER_SERVICE: &str = "warren.peer.v1.Peer";
 /// Full name of the node sessions' service.
 pub const SESSION_SERVICE: &str = "warren.session.v1.NodeSession";

@@ -1,6 +1,6 @@
 //! `Debug` of the messages that carry secrets: what and how long, never the bytes.
 
-use crate::{session, v1};
+use crate::{peer, session, v1};
 use std::fmt;
 
 impl fmt::Debug for v1::Secret {
@@ -81,5 +81,59 @@ impl fmt::Debug for session::SecretPayload {
             .field("version", &self.version)
             .field("bytes", &self.data.len())
             .finish()
+    }
+}
+
+impl fmt::Debug for v1::DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataKey")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for v1::BackupClusterRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackupClusterRequest")
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for v1::SetAutoLockResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetAutoLockResponse")
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for v1::UnlockClusterRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnlockClusterRequest")
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for peer::DataKeyMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataKeyMaterial")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for peer::CallRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallRequest")
+            .field("kind", &self.kind)
+            .field("bytes", &self.message.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for peer::CallResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallResponse")
+            .field("bytes", &self.message.len())
+            .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ mod service;
 mod words;
 
 pub use constraint::{Constraint, ConstraintSubject};
+pub use objects::validate_address;
 pub use words::{
     is_capability, is_dns_label, is_host_name, is_image_reference, parse_cidr, parse_signal,
 };

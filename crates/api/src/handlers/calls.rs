@@ -66,6 +66,17 @@ macro_rules! warren_api {
                 stream(self.logs_inner(&caller, request.into_inner()).await)
             }
 
+            type BackupClusterStream = Answers<v1::BackupChunk>;
+            async fn backup_cluster(
+                &self,
+                request: Request<v1::BackupClusterRequest>,
+            ) -> Result<Response<Self::BackupClusterStream>, Status> {
+                let caller = caller_of(request.extensions())?;
+                let result = self.backup_inner(&caller, request.into_inner()).await;
+                audit("BackupCluster", &caller, "", &result);
+                stream(result)
+            }
+
             type ExecStream = Answers<v1::ExecResponse>;
             async fn exec(
                 &self,
@@ -141,4 +152,14 @@ warren_api! {
     "ListImages" list_images(ListImagesRequest) -> ListImagesResponse, list_images_inner, |_| String::new();
     "InspectImage" inspect_image(InspectImageRequest) -> InspectImageResponse, inspect_image_inner, |r| r.reference.clone();
     "RemoveImage" remove_image(RemoveImageRequest) -> RemoveImageResponse, remove_image_inner, |r| r.reference.clone();
+    "RenewCertificate" renew_certificate(RenewCertificateRequest) -> RenewCertificateResponse, renew_certificate_inner, |_| String::new();
+    "ListJoinTokens" list_join_tokens(ListJoinTokensRequest) -> ListJoinTokensResponse, list_join_tokens_inner, |_| String::new();
+    "RevokeJoinToken" revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenResponse, revoke_join_token_inner, |r| r.id.clone();
+    "UpdateClusterSettings" update_cluster_settings(UpdateClusterSettingsRequest) -> UpdateClusterSettingsResponse, update_cluster_settings_inner, |_| String::new();
+    "TransferLeadership" transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, transfer_leadership_inner, |r| r.node.clone();
+    "RecoverCluster" recover_cluster(RecoverClusterRequest) -> RecoverClusterResponse, recover_cluster_inner, |_| String::new();
+    "SetAutoLock" set_auto_lock(SetAutoLockRequest) -> SetAutoLockResponse, set_auto_lock_inner, |r| r.enabled.to_string();
+    "UnlockCluster" unlock_cluster(UnlockClusterRequest) -> UnlockClusterResponse, unlock_cluster_inner, |_| String::new();
+    "RotateCertificateAuthority" rotate_certificate_authority(RotateCertificateAuthorityRequest) -> RotateCertificateAuthorityResponse, rotate_certificate_authority_inner, |_| String::new();
+    "RotateDataKey" rotate_data_key(RotateDataKeyRequest) -> RotateDataKeyResponse, rotate_data_key_inner, |_| String::new();
 }

@@ -24,6 +24,19 @@ fn node_id(text: &str) -> ApiResult<NodeId> {
         .map_err(|e| ApiError::field("node_id", format!("{e}"), "give the node's id"))
 }
 
+fn node_role(text: &str) -> ApiResult<NodeRole> {
+    [NodeRole::Manager, NodeRole::Worker, NodeRole::Hybrid]
+        .into_iter()
+        .find(|role| role.name() == text)
+        .ok_or_else(|| {
+            ApiError::field(
+                "role",
+                "is no role of a node",
+                "use manager, worker or hybrid",
+            )
+        })
+}
+
 impl Handlers {
     pub(super) async fn list_nodes_inner(
         self,
@@ -32,18 +45,7 @@ impl Handlers {
     ) -> ApiResult<v1::ListNodesResponse> {
         let role = match request.role_filter.as_str() {
             "" => None,
-            text => Some(
-                [NodeRole::Manager, NodeRole::Worker, NodeRole::Hybrid]
-                    .into_iter()
-                    .find(|r| r.name() == text)
-                    .ok_or_else(|| {
-                        ApiError::field(
-                            "role_filter",
-                            "is no role of a node",
-                            "use manager, worker or hybrid",
-                        )
-                    })?,
-            ),
+            text => Some(node_role(text)?),
         };
         let views = self.control.list_nodes(&caller, role).await?;
         Ok(v1::ListNodesResponse {
@@ -86,6 +88,7 @@ impl Handlers {
             labels_set: request.labels_set,
             labels_remove: request.labels_remove,
             expect: (request.expected_version > 0).then_some(Revision(request.expected_version)),
+            role: request.role.as_deref().map(node_role).transpose()?,
         };
         let view = self.control.update_node(&caller, name, change).await?;
         Ok(v1::UpdateNodeResponse {
@@ -130,7 +133,7 @@ impl Handlers {
         let uses = (request.max_uses > 0).then_some(request.max_uses);
         let token = self
             .control
-            .generate_join_token(&caller, role, ttl, uses)
+            .generate_join_token(&caller, role, ttl, uses, request.rotate)
             .await?;
         Ok(v1::GenerateJoinTokenResponse {
             token: token.token,
@@ -171,6 +174,11 @@ impl Handlers {
                     node_name: request.node_name,
                     token: request.token,
                     csr_pem: (!csr.is_empty()).then_some(csr),
+                    address: request.address,
+                    role: match request.role.as_str() {
+                        "" => None,
+                        text => Some(node_role(text)?),
+                    },
                 },
             )
             .await?;
@@ -178,6 +186,13 @@ impl Handlers {
             certificate: issued.certificate_pem.into_bytes(),
             private_key: issued.key_pem.unwrap_or_default().into_bytes(),
             ca_cert: issued.ca_pem.into_bytes(),
+            node_id: issued.node.map(|id| id.to_string()).unwrap_or_default(),
+            cluster_id: issued.cluster.to_string(),
+            cluster_name: issued.cluster_name,
+            role: issued
+                .role
+                .map_or_else(String::new, |r| r.name().to_owned()),
+            managers: issued.managers,
         })
     }
 
@@ -295,14 +310,5 @@ impl Handlers {
             .report_container_health(&caller, request)
             .await?;
         Ok(v1::ReportContainerHealthResponse { status: ok() })
-    }
-
-    pub(super) async fn join_cluster_inner(
-        self,
-        caller: Caller,
-        request: v1::JoinClusterRequest,
-    ) -> ApiResult<v1::JoinClusterResponse> {
-        target(&request.node_id, "")?;
-        self.control.join_cluster(&caller, request).await
     }
 }

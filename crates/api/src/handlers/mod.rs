@@ -7,6 +7,7 @@ mod containers;
 mod images;
 mod ingress;
 mod objects;
+mod quorum;
 mod services;
 mod sessions;
 

@@ -543,6 +543,7 @@ impl ControlPlane for Memory {
         role: Role,
         _ttl: Option<Duration>,
         _max_uses: Option<u32>,
+        _rotate: bool,
     ) -> ApiResult<IssuedToken> {
         self.record("GenerateJoinToken", caller);
         Ok(IssuedToken {

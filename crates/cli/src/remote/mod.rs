@@ -110,6 +110,7 @@ impl Api for Remote {
             labels_set: change.labels_set,
             labels_remove: change.labels_remove,
             expected_version: 0,
+            role: None,
         };
         let answer = self.client.update_node(request).await?;
         Ok(views::node(answer.node.ok_or_else(|| missing("node"))?))

@@ -28,6 +28,7 @@ pub(super) fn info(control: &Control) -> v1::GetClusterInfoResponse {
                 id: n.id.to_string(),
                 address: n.address.clone(),
                 suffrage: "Voter".to_owned(),
+                ..v1::ClusterServer::default()
             })
             .collect(),
         cluster_id: settings.map_or_else(String::new, |s| s.id.to_string()),
@@ -54,6 +55,7 @@ pub(super) fn info(control: &Control) -> v1::GetClusterInfoResponse {
             .and_then(|s| s.ca.roots_pem.last())
             .map_or_else(String::new, |pem| fingerprint(pem)),
         created_at: settings.map(|s| warren_proto::convert::timestamp_to_api(s.created_at)),
+        ..v1::GetClusterInfoResponse::default()
     }
 }
 
@@ -95,6 +97,8 @@ pub(super) fn status(control: &Control) -> v1::GetStatusResponse {
         )),
         pid: std::process::id(),
         api_address: control.local.api_address.clone(),
+        quorum: leadership.leader.is_some(),
+        ..v1::GetStatusResponse::default()
     }
 }
 

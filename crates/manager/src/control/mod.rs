@@ -271,8 +271,9 @@ impl ControlPlane for Control {
         role: Role,
         ttl: Option<Duration>,
         max_uses: Option<u32>,
+        rotate: bool,
     ) -> ApiResult<IssuedToken> {
-        tokens::generate(self, caller, role, ttl, max_uses).await
+        tokens::generate(self, caller, role, ttl, max_uses, rotate).await
     }
     async fn request_certificate(
         &self,

@@ -19,6 +19,7 @@ pub(super) async fn generate(
     role: Role,
     ttl: Option<Duration>,
     uses: Option<u32>,
+    rotate: bool,
 ) -> ApiResult<IssuedToken> {
     let now = edge::now();
     let state = control.state();
@@ -39,7 +40,11 @@ pub(super) async fn generate(
     let (record, token) =
         made.map_err(|e| ApiError::field("token", e.to_string(), "correct the request"))?;
     let expires_at = record.expires_at;
-    let ops = vec![Op::TokenCreate(Box::new(record))];
+    let mut ops = vec![Op::TokenCreate(Box::new(record))];
+    if rotate {
+        let earlier = state.tokens().filter(|t| t.role == role && !t.revoked);
+        ops.extend(earlier.map(|t| Op::TokenRevoke { id: t.id }));
+    }
     control
         .change(caller, now, ops, &ChangeOptions::default())
         .await?;
@@ -99,25 +104,30 @@ pub(super) async fn request_certificate(
         .settings()
         .map(|s| s.ca.roots_pem.concat())
         .unwrap_or_default();
-    match request.csr_pem {
-        Some(csr) => Ok(IssuedCertificate {
-            certificate_pem: authority
+    let (certificate_pem, key_pem) = match request.csr_pem {
+        Some(csr) => {
+            let certificate = authority
                 .issue(&csr, &identity, &[], now, CERTIFICATE_VALIDITY)
-                .map_err(failed)?,
-            key_pem: None,
-            ca_pem,
-        }),
+                .map_err(failed)?;
+            (certificate, None)
+        }
         None => {
-            let (certificate_pem, key) = authority
+            let (certificate, key) = authority
                 .issue_with_key(&identity, &[], now, CERTIFICATE_VALIDITY)
                 .map_err(failed)?;
-            Ok(IssuedCertificate {
-                certificate_pem,
-                key_pem: Some(key.to_string()),
-                ca_pem,
-            })
+            (certificate, Some(key.to_string()))
         }
-    }
+    };
+    Ok(IssuedCertificate {
+        certificate_pem,
+        key_pem,
+        ca_pem,
+        node: identity.node,
+        cluster: authority.cluster(),
+        cluster_name: settings(&state)?.name.clone(),
+        role: None,
+        managers: Vec::new(),
+    })
 }
 
 fn settings(state: &ClusterState) -> ApiResult<&ClusterSettings> {

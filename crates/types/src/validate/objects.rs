@@ -52,6 +52,21 @@ impl Node {
     }
 }
 
+/// Checks `host:port` of a node's API.
+///
+/// # Errors
+/// Names the field.
+pub fn validate_address(field: &str, text: &str) -> Result<(), ValidationError> {
+    if is_address(text) {
+        return Ok(());
+    }
+    Err(ValidationError::one(
+        field,
+        format!("{} is no address", quote(text)),
+        "write a host name or IP address, a colon and a port, such as 10.0.0.5:8080 or [fd00::5]:8080",
+    ))
+}
+
 fn is_address(text: &str) -> bool {
     if text.len() > limits::ADDRESS_CHARS_MAX {
         return false;
