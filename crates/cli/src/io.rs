@@ -1,6 +1,7 @@
 //! Where commands read and write: standard output is data, standard error is talk.
 
 use crate::error::Result;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{IsTerminal, Read, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use warren_types::Timestamp;
@@ -154,12 +155,51 @@ impl Io {
         Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
+    /// Reads one line of the terminal that must not be seen: it is not shown while it is typed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read_secret(&mut self, prompt: &str) -> Result<String> {
+        self.err_bytes(prompt.as_bytes())?;
+        let quiet = Quiet::begin();
+        let line = self.read_line();
+        drop(quiet);
+        // The line end that was typed was not shown either.
+        self.say("")?;
+        Ok(line?.trim_end_matches('\r').to_owned())
+    }
+
     /// Reads standard input to its end, but not more than `limit` bytes.
     ///
     /// # Errors
     /// When it cannot be read or is longer.
     pub fn read_input(&mut self, limit: usize, what: &str) -> Result<Vec<u8>> {
         read_limited(&mut self.input, limit, "standard input", what)
+    }
+}
+
+/// The terminal shows nothing of what is typed while this lives.
+struct Quiet(Option<Termios>);
+
+impl Quiet {
+    fn begin() -> Self {
+        let stdin = std::io::stdin();
+        let Ok(before) = tcgetattr(&stdin) else {
+            return Self(None);
+        };
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        let set = tcsetattr(&stdin, OptionalActions::Flush, &silent);
+        Self(set.is_ok().then_some(before))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // There is nobody to tell; the shell sets its terminal up again by itself.
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
     }
 }
 

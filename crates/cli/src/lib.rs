@@ -32,8 +32,9 @@ pub use remote::{Remote, RemoteConnector};
 
 use api::{Api, Connector, Target};
 use args::{
-    ClusterCommand, ClusterInitArgs, Command, NodeCommand, NodeResetArgs, NodeRunArgs,
-    NodeStopArgs, OutputArgs, UpArgs,
+    ClusterCommand, ClusterInitArgs, Command, JoinArgs, JoinFlags, JoinRole, ManagerCommand,
+    NodeCommand, NodeResetArgs, NodeRunArgs, NodeStopArgs, OutputArgs, RestoreArgs, UpArgs,
+    WorkerCommand,
 };
 use clap::CommandFactory;
 use serde::Serialize;
@@ -114,6 +115,10 @@ pub enum DaemonCommand {
     Up(UpArgs),
     /// Make a cluster and run.
     ClusterInit(ClusterInitArgs),
+    /// Make this machine a node of an existing cluster and run.
+    Join(JoinArgs),
+    /// Make a cluster from a backup and run.
+    Restore(RestoreArgs),
     /// Run on existing data.
     NodeRun(NodeRunArgs),
     /// Remove everything from this machine.
@@ -182,21 +187,15 @@ pub fn confirm(io: &mut Io, question: &str, flag: &str) -> Result<bool> {
 }
 
 async fn dispatch(command: Command, target: &Target, context: &mut Context) -> Result<Outcome> {
-    let command = match command {
-        Command::Up(args) => return Ok(Outcome::Daemon(DaemonCommand::Up(args))),
-        Command::Cluster(ClusterCommand::Init(args)) => {
-            return Ok(Outcome::Daemon(DaemonCommand::ClusterInit(args)));
-        }
-        Command::Node(NodeCommand::Run(args)) => {
-            return Ok(Outcome::Daemon(DaemonCommand::NodeRun(args)));
-        }
-        Command::Node(NodeCommand::Reset(args)) => {
-            return Ok(Outcome::Daemon(DaemonCommand::NodeReset(args)));
-        }
+    let command = match for_daemon(command, target, &mut context.io)? {
+        Ok(daemon) => return Ok(Outcome::Daemon(daemon)),
+        Err(command) => command,
+    };
+    match command {
         Command::Completion { shell } => return completion(shell, &mut context.io),
         Command::Version(args) => return version(args, target, context).await,
-        other => other,
-    };
+        _ => {}
+    }
     let api = context.connector.connect(target).await?;
     let io = &mut context.io;
     if let Command::Node(NodeCommand::Stop(args)) = command {
@@ -204,6 +203,69 @@ async fn dispatch(command: Command, target: &Target, context: &mut Context) -> R
         return Ok(Outcome::Exit(0));
     }
     with_api(command, api.as_ref(), io).await.map(Outcome::Exit)
+}
+
+/// What needs the daemon's own code; anything else comes back as it is.
+fn for_daemon(
+    command: Command,
+    target: &Target,
+    io: &mut Io,
+) -> Result<Result<DaemonCommand, Command>> {
+    let join = |flags: JoinFlags, role| -> Result<DaemonCommand> {
+        Ok(DaemonCommand::Join(
+            flags.into_args(role, join_managers(target)?),
+        ))
+    };
+    Ok(Ok(match command {
+        Command::Up(args) => DaemonCommand::Up(args),
+        Command::Cluster(ClusterCommand::Init(args)) => DaemonCommand::ClusterInit(args),
+        Command::Cluster(ClusterCommand::Restore(flags)) => {
+            let passphrase = commands::backup::restore_passphrase(&flags, io)?;
+            DaemonCommand::Restore(flags.into_args(passphrase))
+        }
+        Command::Manager(ManagerCommand::Join(flags)) => {
+            let role = if flags.manager_only {
+                JoinRole::Manager
+            } else {
+                JoinRole::Hybrid
+            };
+            join(flags.join, role)?
+        }
+        Command::Node(NodeCommand::Join(flags)) => {
+            let role = if flags.manager_only {
+                JoinRole::Manager
+            } else {
+                JoinRole::FromToken
+            };
+            join(flags.join, role)?
+        }
+        Command::Worker(WorkerCommand::Start(flags)) => join(flags, JoinRole::Worker)?,
+        Command::Node(NodeCommand::Run(args)) => DaemonCommand::NodeRun(args),
+        Command::Node(NodeCommand::Reset(args)) => DaemonCommand::NodeReset(args),
+        other => return Ok(Err(other)),
+    }))
+}
+
+/// The managers that a joining node asks: --manager, else the environment.
+fn join_managers(target: &Target) -> Result<Vec<String>> {
+    let named = target.manager.clone();
+    let named = named.or_else(|| std::env::var("WARREN_MANAGER").ok());
+    let managers: Vec<String> = named
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|m| !m.is_empty())
+        .map(args::host_port)
+        .collect::<Result<_, String>>()
+        .map_err(|e| CliError::usage(format!("--manager: {e}")))?;
+    if managers.is_empty() {
+        return Err(
+            CliError::usage("no manager to ask is named").remedy(
+                "--manager HOST:PORT; `warren cluster join-token` on a manager prints the whole command",
+            ),
+        );
+    }
+    Ok(managers)
 }
 
 async fn with_api(command: Command, api: &dyn Api, io: &mut Io) -> Result<u8> {
@@ -221,7 +283,9 @@ async fn with_api(command: Command, api: &dyn Api, io: &mut Io) -> Result<u8> {
         Command::Cluster(ClusterCommand::Info(args)) => cluster::info(args, api, io).await?,
         Command::Events(args) => events::run(args, api, io).await?,
         Command::Up(_)
-        | Command::Cluster(ClusterCommand::Init(_))
+        | Command::Cluster(ClusterCommand::Init(_) | ClusterCommand::Restore(_))
+        | Command::Manager(_)
+        | Command::Worker(_)
         | Command::Completion { .. }
         | Command::Version(_) => {
             unreachable!("dispatch has dealt with the commands that need no cluster")
@@ -247,7 +311,10 @@ async fn node(command: NodeCommand, api: &dyn Api, io: &mut Io) -> Result<()> {
             api.remove_node(&name, force).await?;
             io.say(&format!("node {name}: removed from the cluster"))
         }
-        NodeCommand::Run(_) | NodeCommand::Stop(_) | NodeCommand::Reset(_) => {
+        NodeCommand::Join(_)
+        | NodeCommand::Run(_)
+        | NodeCommand::Stop(_)
+        | NodeCommand::Reset(_) => {
             unreachable!("dispatch has dealt with the commands of this machine's daemon")
         }
     }

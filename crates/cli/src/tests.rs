@@ -511,6 +511,11 @@ fn what_needs_the_daemon_is_handed_back() {
         "node run",
         "node start --data-dir /x",
         "node reset -y",
+        "manager join --token T --manager a:1,b:2 --advertise-addr c:3 --manager-only",
+        "node join --token T --manager a:1 --metrics-addr none",
+        "worker start --token T --manager a:1 --node-id w",
+        "worker join --token T --manager a:1",
+        "node run --api-addr 0.0.0.0:80 --advertise-addr c:3 --metrics-addr none",
     ] {
         let cli = Cli::try_parse_from(format!("warren {line}").split(' ')).unwrap();
         let mut context = Context {

@@ -13,7 +13,7 @@ use failure::Failure;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use warren_cli::args::GlobalArgs;
-use warren_cli::{Cli, Context, DaemonCommand, Outcome};
+use warren_cli::{Cli, CliError, Context, DaemonCommand, Outcome};
 
 /// First argument of the program inside the hello image.
 const HELLO_ARGUMENT: &str = "__hello";
@@ -99,6 +99,13 @@ async fn carry_out(
                 daemon::Begin::Existing,
             )
             .await
+        }
+        DaemonCommand::Join(_) | DaemonCommand::Restore(_) => {
+            let error =
+                CliError::general("this build of the daemon runs only clusters of one manager");
+            Err(error
+                .remedy("`warren cluster init` makes such a cluster")
+                .into())
         }
         DaemonCommand::Up(args) => background::up(args, global, target, context).await,
         DaemonCommand::NodeReset(args) => reset::run(&args, global, target, context).await,

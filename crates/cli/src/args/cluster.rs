@@ -1,13 +1,13 @@
 //! Commands about the cluster, its nodes, and the daemon of this machine.
 
+use super::daemon::{
+    ClusterInitArgs, ClusterRestoreFlags, JoinFlags, ManagerJoinFlags, NodeResetArgs, NodeRunArgs,
+    NodeStopArgs,
+};
 use super::{OutputArgs, WaitArgs};
 use clap::{Args, Subcommand, ValueEnum};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use warren_types::Availability;
-
-/// Where the daemon keeps its data.
-pub const DATA_DIR_DEFAULT: &str = "/var/lib/warren";
 
 /// `warren cluster …`.
 #[derive(Debug, Subcommand)]
@@ -17,26 +17,23 @@ pub enum ClusterCommand {
     /// Id, leader, members and counts of the cluster.
     #[command(visible_alias = "inspect")]
     Info(OutputArgs),
+    /// Make this machine the first manager of a cluster from a backup, and run it until stopped.
+    Restore(ClusterRestoreFlags),
 }
 
-/// Flags of `cluster init`.
-#[derive(Debug, Clone, Args)]
-pub struct ClusterInitArgs {
-    /// Name of this node [default: the host name].
-    #[arg(long, visible_alias = "name", value_name = "NAME")]
-    pub node_id: Option<String>,
-    /// Name of the cluster.
-    #[arg(long, value_name = "NAME", default_value = "warren")]
-    pub cluster_name: String,
-    /// Address of the API.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
-    pub api_addr: SocketAddr,
-    /// Directory of all data.
-    #[arg(long, value_name = "DIR", env = "WARREN_DATA_DIR", hide_env_values = true, default_value = DATA_DIR_DEFAULT)]
-    pub data_dir: PathBuf,
-    /// Run no containers on this node.
-    #[arg(long)]
-    pub manager_only: bool,
+/// `warren manager …`.
+#[derive(Debug, Subcommand)]
+pub enum ManagerCommand {
+    /// Make this machine a further manager of a cluster, and run it until stopped.
+    Join(ManagerJoinFlags),
+}
+
+/// `warren worker …`.
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// Make this machine a worker of a cluster, and run it until stopped.
+    #[command(visible_alias = "join")]
+    Start(JoinFlags),
 }
 
 /// `warren node …`.
@@ -82,7 +79,9 @@ pub enum NodeCommand {
         #[arg(long)]
         force: bool,
     },
-    /// Run the node of this machine in the foreground, on data that `cluster init` or `up` made.
+    /// Make this machine a node of a cluster, of the role that the token is for, and run it until stopped.
+    Join(ManagerJoinFlags),
+    /// Run the node of this machine in the foreground, on data that was made here before.
     #[command(visible_alias = "start")]
     Run(NodeRunArgs),
     /// Stop the daemon of this machine; containers keep running.
@@ -131,56 +130,6 @@ impl From<AvailabilityArg> for Availability {
             AvailabilityArg::Drain => Self::Drain,
         }
     }
-}
-
-/// Flags of `node run`.
-#[derive(Debug, Clone, Args)]
-pub struct NodeRunArgs {
-    /// Directory of all data.
-    #[arg(long, value_name = "DIR", env = "WARREN_DATA_DIR", hide_env_values = true, default_value = DATA_DIR_DEFAULT)]
-    pub data_dir: PathBuf,
-}
-
-/// Flags of `node stop`.
-#[derive(Debug, Clone, Args)]
-pub struct NodeStopArgs {
-    /// How long the daemon may take to end what it does.
-    #[arg(long, value_name = "TIME", default_value = "10s")]
-    pub grace: warren_types::Duration,
-}
-
-/// Flags of `node reset`.
-#[derive(Debug, Clone, Args)]
-pub struct NodeResetArgs {
-    /// Directory of all data.
-    #[arg(long, value_name = "DIR", env = "WARREN_DATA_DIR", hide_env_values = true, default_value = DATA_DIR_DEFAULT)]
-    pub data_dir: PathBuf,
-    /// Do not ask.
-    #[arg(short = 'y', long, visible_alias = "force")]
-    pub yes: bool,
-}
-
-/// Flags of `up`.
-#[derive(Debug, Clone, Args)]
-pub struct UpArgs {
-    /// Manifest, directory or `-`; none means the hello service.
-    #[arg(value_name = "FILE")]
-    pub file: Option<PathBuf>,
-    /// Stay in the foreground and run the node here.
-    #[arg(long)]
-    pub foreground: bool,
-    /// Directory of all data, for a node that is started now.
-    #[arg(long, value_name = "DIR", env = "WARREN_DATA_DIR", hide_env_values = true, default_value = DATA_DIR_DEFAULT)]
-    pub data_dir: PathBuf,
-    /// Address of the API, for a node that is started now.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
-    pub api_addr: SocketAddr,
-    /// Port of the hello service on this machine.
-    #[arg(long, value_name = "PORT", default_value_t = crate::commands::up::HELLO_HOST_PORT)]
-    pub hello_port: u16,
-    /// Waiting.
-    #[command(flatten)]
-    pub wait: WaitArgs,
 }
 
 /// Flags of `down`.

@@ -1,12 +1,19 @@
 //! The command tree: names, flags, defaults and their help.
 
 mod cluster;
+mod daemon;
 mod objects;
 mod service;
 
 pub use cluster::{
-    AvailabilityArg, ClusterCommand, ClusterInitArgs, DownArgs, NodeCommand, NodeResetArgs,
-    NodeRunArgs, NodeStopArgs, NodeUpdateArgs, UpArgs,
+    AvailabilityArg, ClusterCommand, DownArgs, ManagerCommand, NodeCommand, NodeUpdateArgs,
+    WorkerCommand,
+};
+pub use daemon::{
+    API_ADDR_DEFAULT, ClusterInitArgs, ClusterRestoreFlags, DATA_DIR_DEFAULT, DataDirArgs, Hidden,
+    JOIN_API_ADDR_DEFAULT, JoinArgs, JoinFlags, JoinRole, METRICS_ADDR_DEFAULT, ManagerJoinFlags,
+    MetricsAddr, NodeResetArgs, NodeRunArgs, NodeStopArgs, PASSPHRASE_BYTES_MAX, PassphraseArgs,
+    RestoreArgs, UpArgs, host_port,
 };
 pub use objects::{
     ApplyArgs, ContainerCommand, ContainerListArgs, DiffArgs, EventsArgs, ExecArgs, ImageCommand,
@@ -147,6 +154,12 @@ pub enum Command {
     /// The cluster as a whole.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Managers: the nodes that keep the state of the cluster.
+    #[command(subcommand, visible_alias = "managers")]
+    Manager(ManagerCommand),
+    /// Workers: the nodes that only run containers.
+    #[command(subcommand, visible_alias = "workers")]
+    Worker(WorkerCommand),
     /// What happens in the cluster, as it happens.
     Events(EventsArgs),
     /// Write a completion script for a shell to standard output.

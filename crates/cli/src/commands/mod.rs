@@ -1,6 +1,7 @@
 //! The commands: each reads its flags, asks the cluster, prints.
 
 pub(crate) mod apply;
+pub(crate) mod backup;
 pub(crate) mod cluster;
 pub(crate) mod container;
 pub(crate) mod events;
