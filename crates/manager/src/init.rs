@@ -241,6 +241,7 @@ pub(crate) fn first_command(
         ca: CaMaterial {
             roots_pem: vec![identity.ca_pem.clone()],
             key,
+            rotation_started: None,
         },
         key_epochs: vec![KeyEpoch {
             number: 1,
@@ -254,6 +255,7 @@ pub(crate) fn first_command(
         snapshot_entries: SNAPSHOT_ENTRIES,
         snapshot_bytes: SNAPSHOT_BYTES,
         log_bytes_max: LOG_BYTES_MAX,
+        auto_lock: false,
         created_at: now,
         version: Revision(0),
     };
@@ -280,6 +282,7 @@ fn first_node(identity: &LocalIdentity, facts: &NodeFacts, now: Timestamp) -> No
         reason: String::new(),
         subnet: String::new(),
         version_text: facts.version.clone(),
+        certificate_root: String::new(),
         created_at: now,
         updated_at: now,
         version: Revision(0),

@@ -51,7 +51,7 @@ impl SecretBox {
         &self,
         settings: &ClusterSettings,
     ) -> Result<impl std::ops::Deref<Target = Vec<u8>> + use<>, SealError> {
-        let CaMaterial { roots_pem, key } = &settings.ca;
+        let CaMaterial { roots_pem, key, .. } = &settings.ca;
         self.keys.open(
             context(SealKind::CaKey, settings.id.0, roots_pem.len() as u64),
             key,

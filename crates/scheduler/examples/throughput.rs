@@ -42,6 +42,7 @@ fn cluster(services: u32) -> ClusterState {
         reason: String::new(),
         subnet: String::new(),
         version_text: String::new(),
+        certificate_root: String::new(),
         created_at: NOW,
         updated_at: NOW,
         version: Revision(0),

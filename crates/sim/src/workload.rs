@@ -339,6 +339,7 @@ fn node(number: u64) -> Node {
         reason: String::new(),
         subnet: format!("10.89.{number}.0/24"),
         version_text: "0.1.0".to_owned(),
+        certificate_root: String::new(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         version: Revision(0),

@@ -139,6 +139,7 @@ impl<'a> Tx<'a> {
     fn new(base: &'a ClusterState, command: &'a Command) -> Self {
         let mut next = base.clone();
         next.revision = base.revision.next();
+        next.removed.prune(command.time);
         Self {
             base,
             next,
@@ -221,12 +222,19 @@ impl<'a> Tx<'a> {
 
     /// Stores a changed object; one that differs in nothing keeps its version.
     fn put<T: Object>(&mut self, before: &T, mut after: T) -> OpResult {
+        if *before != after {
+            after.set_updated(self.time);
+        }
+        self.put_same(before, after)
+    }
+
+    /// Stores an object whose content is the same in another form, so that its time stays.
+    fn put_same<T: Object>(&mut self, before: &T, mut after: T) -> OpResult {
         let key = after.key();
         if *before == after {
             return self.changed(T::KIND, key, before.version());
         }
         after.set_version(self.revision());
-        after.set_updated(self.time);
         self.next.replace(key, Some(Arc::new(after)));
         self.touch(T::KIND, key);
         self.changed(T::KIND, key, self.revision())
@@ -321,9 +329,10 @@ impl Op {
             | Self::ContainerSetDesired { .. }
             | Self::ContainerLost { .. }
             | Self::ContainerDelete { .. } => ObjectKind::Container,
-            Self::SecretCreate(_) | Self::SecretUpdate { .. } | Self::SecretDelete { .. } => {
-                ObjectKind::Secret
-            }
+            Self::SecretCreate(_)
+            | Self::SecretUpdate { .. }
+            | Self::SecretReseal { .. }
+            | Self::SecretDelete { .. } => ObjectKind::Secret,
             Self::ConfigCreate(_) | Self::ConfigUpdate { .. } | Self::ConfigDelete { .. } => {
                 ObjectKind::Config
             }
@@ -333,6 +342,7 @@ impl Op {
             Self::NetworkCreate(_) | Self::NetworkDelete { .. } => ObjectKind::Network,
             Self::CertificateCreate(_)
             | Self::CertificateUpdate { .. }
+            | Self::CertificateReseal { .. }
             | Self::CertificateDelete { .. } => ObjectKind::Certificate,
             Self::IngressCreate(_) | Self::IngressUpdate { .. } | Self::IngressDelete { .. } => {
                 ObjectKind::Ingress
@@ -370,6 +380,7 @@ impl Op {
             Self::ContainerDelete { .. } => "ContainerDelete",
             Self::SecretCreate(_) => "SecretCreate",
             Self::SecretUpdate { .. } => "SecretUpdate",
+            Self::SecretReseal { .. } => "SecretReseal",
             Self::SecretDelete { .. } => "SecretDelete",
             Self::ConfigCreate(_) => "ConfigCreate",
             Self::ConfigUpdate { .. } => "ConfigUpdate",
@@ -381,6 +392,7 @@ impl Op {
             Self::NetworkDelete { .. } => "NetworkDelete",
             Self::CertificateCreate(_) => "CertificateCreate",
             Self::CertificateUpdate { .. } => "CertificateUpdate",
+            Self::CertificateReseal { .. } => "CertificateReseal",
             Self::CertificateDelete { .. } => "CertificateDelete",
             Self::IngressCreate(_) => "IngressCreate",
             Self::IngressUpdate { .. } => "IngressUpdate",
@@ -419,7 +431,12 @@ impl Op {
             }
             Self::VolumeBind { node, .. } => *actor == Actor::Scheduler || own_node(node),
             Self::NodeSetLiveness { id, .. } => own_node(id),
-            Self::NodeUpdate { id, .. } => api || own_node(id),
+            // A session speaks for its node, but what the node may be is not for it to say.
+            Self::NodeUpdate { id, patch, .. } => {
+                let modest = patch.role.is_none() && patch.certificate_root.is_none();
+                api || (modest && own_node(id))
+            }
+            Self::SecretReseal { .. } | Self::CertificateReseal { .. } => false,
             _ => api,
         }
     }

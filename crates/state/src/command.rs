@@ -7,8 +7,9 @@ use std::sync::Arc;
 use warren_types::{
     Availability, Certificate, CertificateId, ClusterSettings, Config, ConfigId, ContainerId,
     ContainerStatus, DesiredState, Id128, Ingress, IngressId, JoinToken, Liveness, Network,
-    NetworkId, Node, NodeId, NodeResources, NodeRole, Platform, Revision, Rollout, Secret,
-    SecretId, ServiceId, ServiceSpec, Slot, Timestamp, TokenId, TransitionError, Volume, VolumeId,
+    NetworkId, Node, NodeId, NodeResources, NodeRole, Platform, Revision, Rollout, SealedData,
+    Secret, SecretId, ServiceId, ServiceSpec, Slot, Timestamp, TokenId, TransitionError, Volume,
+    VolumeId,
 };
 
 /// Version of the command format that this program writes, and the newest that it applies.
@@ -105,6 +106,8 @@ pub struct NodePatch {
     pub subnet: Option<String>,
     /// Version of its program.
     pub version_text: Option<String>,
+    /// SHA-256 in hex of the root that signed its present certificate.
+    pub certificate_root: Option<String>,
 }
 
 /// One operation.
@@ -141,7 +144,8 @@ pub enum Op {
     },
     /// SM-03. Removes a node. Refused while it holds live containers or volumes, unless `force`:
     /// then its live containers become lost, and volumes keep naming it so that nobody takes an
-    /// empty directory for the data that went with it.
+    /// empty directory for the data that went with it. The removal is remembered
+    /// ([`crate::ClusterState::is_removed`]), and the id is never given again meanwhile.
     NodeRemove {
         /// The node.
         id: NodeId,
@@ -296,6 +300,16 @@ pub enum Op {
         /// The secret with its new content.
         secret: Box<Secret>,
     },
+    /// Seals the same value of a secret with a newer data key. Everything else stays, `updated_at`
+    /// too: the sealing is bound to it. The leader's alone.
+    SecretReseal {
+        /// The secret.
+        id: SecretId,
+        /// Version precondition.
+        expect: Option<Revision>,
+        /// The same value, sealed with the key of the same epoch or a newer one.
+        data: SealedData,
+    },
     /// SM-11. Removes a secret that no service uses.
     SecretDelete {
         /// The secret.
@@ -356,6 +370,15 @@ pub enum Op {
         expect: Option<Revision>,
         /// The certificate with its new content.
         certificate: Box<Certificate>,
+    },
+    /// Seals the same private key of a certificate with a newer data key, as [`Op::SecretReseal`].
+    CertificateReseal {
+        /// The certificate.
+        id: CertificateId,
+        /// Version precondition.
+        expect: Option<Revision>,
+        /// The same key, sealed with the data key of the same epoch or a newer one.
+        data: SealedData,
     },
     /// SM-16. Removes a certificate that no ingress uses.
     CertificateDelete {

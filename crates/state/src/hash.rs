@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 
 /// Number of the way in which objects are hashed. Two nodes compare their state hashes only when
 /// both use the same one; it rises whenever a hashed type or this file changes.
-pub const HASH_SCHEME: u32 = 1;
+pub const HASH_SCHEME: u32 = 2;
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 const FACTOR: u64 = 0xd6e8_feb8_6659_fd93;

@@ -59,6 +59,8 @@ rules! {
     LifeCycle = "life-cycle",
     /// Revisions of a service are in order.
     Revision = "revision",
+    /// A node is listed, or removed, or unknown: never two of it.
+    Removed = "removed",
     /// Counts are within their limits.
     Limit = "limit",
 }
@@ -136,10 +138,26 @@ impl ClusterState {
         if self.window.len() > limits::IDEMPOTENCY_KEYS_KEPT {
             found.add_id(Rule::Limit, kind, 0, "too many idempotency keys");
         }
+        self.check_removed(found);
         let managers = self.nodes.values().filter(|n| n.role.is_manager()).count();
         if managers > limits::MANAGERS_MAX {
             let detail = format!("{managers} managers");
             found.add_id(Rule::Limit, ObjectKind::Node, 0, detail);
+        }
+    }
+
+    fn check_removed(&self, found: &mut Findings) {
+        let kind = ObjectKind::Node;
+        if !self.removed.is_sound() {
+            found.add_id(Rule::Index, kind, 0, "the record of removed nodes is wrong");
+        }
+        if self.removed.len() > limits::REMOVED_NODES_MAX {
+            found.add_id(Rule::Limit, kind, 0, "too many removed nodes");
+        }
+        for (id, at) in self.removed.entries() {
+            if let Some(node) = self.node(id) {
+                found.add(Rule::Removed, &**node, format!("was removed at {at}"));
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 use crate::change::ObjectKind;
 use crate::command::Actor;
 use std::fmt;
-use warren_types::{ContainerId, Protocol, Revision, TransitionError, ValidationError};
+use warren_types::{
+    ContainerId, NodeId, Protocol, Revision, Timestamp, TransitionError, ValidationError,
+};
 
 /// Something that a service names and that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +138,16 @@ pub enum Rejection {
         reason: String,
         /// What to do.
         remedy: &'static str,
+    },
+    /// The node was removed from the cluster, and not so long ago that it is forgotten.
+    #[error(
+        "node {id} was removed from this cluster at {at}; run `warren node reset` on it and join again as a new node"
+    )]
+    NodeRemoved {
+        /// Id of the node.
+        id: NodeId,
+        /// When it was removed.
+        at: Timestamp,
     },
     /// The actor does not own this operation.
     #[error("{actor} may not do {op}; this is a defect of the program, please report it")]

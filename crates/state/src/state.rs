@@ -4,6 +4,7 @@ use crate::change::ChangeSet;
 use crate::command::OpResult;
 use crate::hash::hash_of;
 use crate::index::{self, NodePortKey, Published, PublishedKey};
+use crate::removed::Removed;
 use crate::table::{Key, Object, Table};
 use crate::window::Window;
 use imbl::{OrdMap, OrdSet};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use warren_types::{
     Bytes, Certificate, CertificateId, ClusterSettings, Config, ConfigId, Container, ContainerId,
     Ingress, IngressId, JoinToken, MilliCpu, Network, NetworkId, Node, NodeId, Protocol, Revision,
-    Secret, SecretId, Service, ServiceId, ServiceSpec, Slot, TokenId, Volume, VolumeId,
+    Secret, SecretId, Service, ServiceId, ServiceSpec, Slot, Timestamp, TokenId, Volume, VolumeId,
 };
 
 /// The whole replicated state. `clone` takes O(1) and shares everything.
@@ -30,6 +31,7 @@ pub struct ClusterState {
     pub(crate) certificates: Table<Certificate>,
     pub(crate) tokens: Table<JoinToken>,
     pub(crate) window: Window,
+    pub(crate) removed: Removed,
     /// (service, slot, container)
     pub(crate) by_service: OrdSet<(Key, u32, Key)>,
     /// (node, container)
@@ -121,7 +123,8 @@ impl ClusterState {
     /// only between programs with the same [`crate::HASH_SCHEME`]. O(1).
     #[must_use]
     pub fn hash(&self) -> u64 {
-        hash_of(0, &(self.sum, self.window.sum(), self.revision))
+        let sums = (self.sum, self.window.sum(), self.removed.sum());
+        hash_of(0, &(sums, self.revision))
     }
 
     /// The cluster's settings, once they were made.
@@ -141,6 +144,18 @@ impl ClusterState {
         "ingress": Ingress, IngressId, ingresses, ingress, ingresses, ingress_by_name;
         "certificate": Certificate, CertificateId, certificates, certificate, certificates, certificate_by_name;
         "join token": JoinToken, TokenId, tokens, token, tokens;
+    }
+
+    /// When this node was removed from the cluster; `None` if it never was, or so long ago
+    /// (`REMOVED_NODE_MS_KEPT`) that it is forgotten.
+    #[must_use]
+    pub fn is_removed(&self, id: NodeId) -> Option<Timestamp> {
+        self.removed.get(id)
+    }
+
+    /// The removed nodes that are remembered, by id, with the time of their removal.
+    pub fn removed_nodes(&self) -> impl Iterator<Item = (NodeId, Timestamp)> {
+        self.removed.entries()
     }
 
     /// The newest container's id. O(log n).

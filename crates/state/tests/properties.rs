@@ -167,6 +167,43 @@ proptest! {
         run(&steps, restore_at, &mut BTreeMap::new());
     }
 
+    /// R24: a restored or recovered cluster starts sound and goes on: commands apply, and those who
+    /// followed the changes from before are told to start again.
+    #[test]
+    fn a_forked_state_is_sound_and_goes_on(
+        steps in steps(60),
+        fork_at in 0..60_usize,
+        keep in prop::option::of(0..4_u64),
+    ) {
+        let (mut world, mut state) = (World::default(), ClusterState::new());
+        let _ = state.apply(&prelude());
+        let mut feed = Feed::new(state.revision());
+        for (at, step) in steps.iter().enumerate() {
+            if at == fork_at {
+                let before = state.revision();
+                let now = warren_types::Timestamp(world.clock);
+                state = state.forked(now, keep.map(common::node_id));
+                prop_assert_eq!(state.invariants(), Vec::new());
+                prop_assert!(state.revision().0 >= before.0 + warren_state::FORK_REVISIONS);
+                let read = ClusterState::decode_snapshot(&state.encode_snapshot());
+                prop_assert_eq!(read.as_ref(), Ok(&state));
+            }
+            let (command, before) = (world.command(&state, step), state.revision());
+            if let Ok(applied) = state.apply(&command)
+                && !applied.replayed
+            {
+                prop_assert_eq!(applied.revision, before.next());
+                feed.publish(applied.changes);
+                prop_assert_eq!(feed.latest(), applied.revision);
+                if at == fork_at {
+                    let old = Revision(before.0 - warren_state::FORK_REVISIONS);
+                    prop_assert!(feed.since(old).is_err(), "an old subscriber starts again");
+                }
+            }
+            prop_assert_eq!(state.invariants(), Vec::new());
+        }
+    }
+
     #[test]
     fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
         let _ = Command::decode(&bytes);
@@ -237,7 +274,7 @@ fn the_generator_reaches_every_operation() {
     }
     eprintln!("operations by (name, accepted): {seen:?}");
     let names: BTreeSet<&str> = seen.keys().map(|(name, _)| *name).collect();
-    assert_eq!(names.len(), 42, "{names:?}");
+    assert_eq!(names.len(), 44, "{names:?}");
     for name in names {
         assert!(seen.contains_key(&(name, true)), "{name} is never accepted");
         assert!(
@@ -276,6 +313,25 @@ fn a_feed_that_dropped_sets_says_so() {
     assert!(feed.since(Revision(9)).expect("start").is_empty());
 }
 
+/// R23: a snapshot as the release before the quorum wrote it (format 1).
+#[test]
+fn a_snapshot_of_format_1_still_reads() {
+    let bytes = include_bytes!("data/snapshot-format-1.bin");
+    assert_eq!(bytes[8], 1);
+    let state = ClusterState::decode_snapshot(bytes).expect("an older format");
+    assert_eq!(state.invariants(), Vec::new());
+    assert_eq!(state.revision(), Revision(10));
+    let names: Vec<&str> = state.nodes().map(|n| n.name.as_str()).collect();
+    assert_eq!(names, ["node-0", "node-1", "node-3"]);
+    assert!(state.nodes().all(|n| n.certificate_root.is_empty()));
+    let settings = state.settings().expect("in it");
+    assert!(!settings.auto_lock && settings.ca.rotation_started.is_none());
+    assert_eq!((state.container_count(), count(&state)), (1, 13));
+    assert_eq!(state.removed_nodes().count(), 0);
+    let again = ClusterState::decode_snapshot(&state.encode_snapshot());
+    assert_eq!(again.as_ref(), Ok(&state));
+}
+
 #[test]
 fn newer_formats_are_named() {
     let mut command = Command::new(
@@ -298,7 +354,7 @@ fn newer_formats_are_named() {
     let error = Command::decode(&bytes).expect_err("unknown field");
     assert_eq!(error, DecodeError::UnknownContent);
     let mut bytes = ClusterState::new().encode_snapshot();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let error = ClusterState::decode_snapshot(&bytes).expect_err("newer");
-    assert!(matches!(error, DecodeError::NewerVersion { found: 2, .. }));
+    assert!(matches!(error, DecodeError::NewerVersion { found: 3, .. }));
 }

@@ -84,6 +84,10 @@ pub struct ClusterSettings {
     pub snapshot_bytes: u64,
     /// Most bytes of log kept on disk.
     pub log_bytes_max: u64,
+    /// The managers' keyrings are wrapped by the unlock key: after a start each of them waits for
+    /// `warren cluster unlock`.
+    #[serde(default)]
+    pub auto_lock: bool,
     /// When the cluster was made.
     pub created_at: Timestamp,
     /// State revision of the last change.
@@ -99,6 +103,10 @@ pub struct CaMaterial {
     /// Private key of the last root, sealed with the data key.
     #[serde(skip)]
     pub key: SealedData,
+    /// When the rotation under way began; `None` when there is none. While it is set, all of at least
+    /// two roots are trusted and the last one signs.
+    #[serde(default)]
+    pub rotation_started: Option<Timestamp>,
 }
 
 /// One data key. The key itself is in each manager's keyring, not in the replicated state.

@@ -117,3 +117,24 @@ pub const CA_ROOTS_MAX: usize = 4;
 pub const KEY_EPOCHS_MAX: usize = 1000;
 /// Ended containers that may be kept per slot.
 pub const HISTORY_PER_SLOT_MAX: u32 = 100;
+/// How long a removed node is remembered, in milliseconds: 92 days, the life of a certificate and the
+/// clock skew allowed, so that no certificate of a forgotten node is valid.
+pub const REMOVED_NODE_MS_KEPT: u64 = 92 * 86_400_000;
+/// Removed nodes remembered; the oldest are forgotten first.
+pub const REMOVED_NODES_MAX: usize = 10_000;
+/// SHA-256 in hex.
+pub const SHA256_HEX_CHARS: usize = 64;
+/// Shortest heartbeat, in milliseconds.
+pub const HEARTBEAT_MS_MIN: u64 = 100;
+/// Longest heartbeat, in milliseconds: one hour.
+pub const HEARTBEAT_MS_MAX: u64 = 3_600_000;
+/// Fewest log entries between two snapshots.
+pub const SNAPSHOT_ENTRIES_MIN: u64 = 10;
+/// Most log entries between two snapshots.
+pub const SNAPSHOT_ENTRIES_MAX: u64 = 10_000_000;
+/// Smallest log between two snapshots, in bytes: 1 MiB.
+pub const SNAPSHOT_BYTES_MIN: u64 = 1 << 20;
+/// Largest log between two snapshots, in bytes: 16 GiB.
+pub const SNAPSHOT_BYTES_MAX: u64 = 16 << 30;
+/// Largest log on disk, in bytes: 1 TiB. The smallest is what lies between two snapshots.
+pub const LOG_BYTES_MAX: u64 = 1 << 40;

@@ -120,7 +120,12 @@ pub struct Node {
     pub subnet: String,
     /// Version of its program.
     pub version_text: String,
-    /// Revision of the secret-free assignment it last acknowledged is kept in memory, not here.
+    /// SHA-256 (64 hex digits) of the root that signed its present certificate; empty while unknown.
+    /// A rotation of the CA is over when every node names the new root.
+    #[serde(default)]
+    pub certificate_root: String,
+    /// When it joined. (The revision of the assignment it last acknowledged is kept in memory, not
+    /// here.)
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,

@@ -452,6 +452,7 @@ fn node() -> Node {
         reason: String::new(),
         subnet: "10.89.1.0/24".to_owned(),
         version_text: String::new(),
+        certificate_root: String::new(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         version: Revision(0),

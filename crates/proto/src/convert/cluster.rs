@@ -21,6 +21,7 @@ impl From<&CaMaterial> for pb::CaMaterial {
         Self {
             roots_pem: v.roots_pem.clone(),
             key: Some((&v.key).into()),
+            rotation_started_ms: v.rotation_started.map(|t| t.0),
         }
     }
 }
@@ -31,6 +32,7 @@ impl TryFrom<pb::CaMaterial> for CaMaterial {
         Ok(Self {
             roots_pem: v.roots_pem,
             key: nested(v.key, "key")?,
+            rotation_started: v.rotation_started_ms.map(Timestamp),
         })
     }
 }
@@ -68,6 +70,7 @@ impl From<&ClusterSettings> for pb::ClusterSettings {
             snapshot_entries: v.snapshot_entries,
             snapshot_bytes: v.snapshot_bytes,
             log_bytes_max: v.log_bytes_max,
+            auto_lock: v.auto_lock,
             created_at_ms: v.created_at.0,
             version: v.version.0,
         }
@@ -91,6 +94,7 @@ impl TryFrom<pb::ClusterSettings> for ClusterSettings {
             snapshot_entries: v.snapshot_entries,
             snapshot_bytes: v.snapshot_bytes,
             log_bytes_max: v.log_bytes_max,
+            auto_lock: v.auto_lock,
             created_at: Timestamp(v.created_at_ms),
             version: Revision(v.version),
         })

@@ -200,7 +200,7 @@ pub fn container() -> impl Strategy<Value = Container> {
 
 /// A node.
 pub fn node() -> impl Strategy<Value = Node> {
-    let names = (text(), text(), text(), text(), text(), text());
+    let names = (text(), text(), text(), text(), text(), text(), text());
     let states = (
         pick(&[NodeRole::Manager, NodeRole::Worker, NodeRole::Hybrid]),
         pick(&[
@@ -234,6 +234,7 @@ pub fn node() -> impl Strategy<Value = Node> {
             reason: names.3,
             subnet: names.4,
             version_text: names.5,
+            certificate_root: names.6,
             role: states.0,
             availability: states.1,
             liveness: states.2,
@@ -430,13 +431,19 @@ pub fn certificate() -> impl Strategy<Value = Certificate> {
 
 /// Cluster settings.
 pub fn cluster_settings() -> impl Strategy<Value = ClusterSettings> {
-    let ca = (texts(), sealed()).prop_map(|(roots_pem, key)| CaMaterial { roots_pem, key });
+    let ca = (texts(), sealed(), of(timestamp())).prop_map(|(roots_pem, key, rotation_started)| {
+        CaMaterial {
+            roots_pem,
+            key,
+            rotation_started,
+        }
+    });
     let epoch = (any::<u32>(), timestamp())
         .prop_map(|(number, created_at)| KeyEpoch { number, created_at });
     (
         (id(), text(), ca, vec(epoch, 0..3), text(), any::<u8>()),
         (duration(), duration(), any::<u32>()),
-        (any::<u64>(), any::<u64>(), any::<u64>()),
+        (any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>()),
         (timestamp(), revision()),
     )
         .prop_map(|(names, spans, sizes, times)| ClusterSettings {
@@ -452,6 +459,7 @@ pub fn cluster_settings() -> impl Strategy<Value = ClusterSettings> {
             snapshot_entries: sizes.0,
             snapshot_bytes: sizes.1,
             log_bytes_max: sizes.2,
+            auto_lock: sizes.3,
             created_at: times.0,
             version: times.1,
         })

@@ -36,6 +36,9 @@ impl Tx<'_> {
 
     fn node_add(&mut self, node: &Node) -> Result<OpResult, Rejection> {
         node.validate()?;
+        if let Some(at) = self.next.is_removed(node.id) {
+            return Err(Rejection::NodeRemoved { id: node.id, at });
+        }
         self.check_managers(node.id, node.role)?;
         self.check_subnet(node)?;
         let mut node = node.clone();
@@ -61,6 +64,7 @@ impl Tx<'_> {
             availability,
             subnet,
             version_text,
+            certificate_root,
         } = patch.clone();
         node.role = role.unwrap_or(node.role);
         node.address = address.unwrap_or(node.address);
@@ -71,6 +75,7 @@ impl Tx<'_> {
         node.availability = availability.unwrap_or(node.availability);
         node.subnet = subnet.unwrap_or(node.subnet);
         node.version_text = version_text.unwrap_or(node.version_text);
+        node.certificate_root = certificate_root.unwrap_or(node.certificate_root);
         node.validate()?;
         if !before.subnet.is_empty() && node.subnet != before.subnet {
             return Err(ValidationError::one(
@@ -96,7 +101,7 @@ impl Tx<'_> {
             return Err(Rejection::Limit {
                 what: "managers",
                 limit: limits::MANAGERS_MAX as u64,
-                remedy: "add the node as a worker",
+                remedy: "add it as a worker, or demote another manager first (`warren node demote`)",
             });
         }
         let was = self.next.node(id).is_some_and(|n| n.role.is_manager());
@@ -162,6 +167,7 @@ impl Tx<'_> {
         for container in &live {
             self.container_lost(container, &reason)?;
         }
+        self.next.removed.insert(id, self.time);
         Ok(self.remove::<Node>(id.as_u128()))
     }
 
@@ -192,7 +198,7 @@ fn last_manager(id: NodeId) -> Rejection {
         kind: ObjectKind::Node,
         id: id.to_string(),
         reason: "it is the only manager".to_owned(),
-        remedy: "make another node a manager first",
+        remedy: "make another node a manager first (`warren node promote`)",
     }
 }
 

@@ -9,7 +9,7 @@ use crate::rejection::{MissingReference, Rejection};
 use crate::table::Object;
 use warren_types::{
     Certificate, ClusterSettings, Config, Ingress, JoinToken, Network, Node, NodeId, Revision,
-    Secret, TokenId, ValidationError, Volume, VolumeId, limits,
+    SealedData, Secret, TokenId, ValidationError, Volume, VolumeId, limits,
 };
 
 impl Tx<'_> {
@@ -45,6 +45,13 @@ impl Tx<'_> {
                     ..(*before).clone()
                 };
                 Ok(self.put(&*before, after))
+            }
+            Op::SecretReseal { id, expect, data } => {
+                let before = self.expect::<Secret>(id.as_u128(), *expect)?;
+                check_reseal(&*before, &before.data, data)?;
+                let mut after = Secret::clone(&before);
+                after.data = data.clone();
+                Ok(self.put_same(&*before, after))
             }
             Op::SecretDelete { id, expect } => self.delete_unused::<Secret>(id.as_u128(), *expect),
             _ => Err(misrouted(op)),
@@ -190,6 +197,13 @@ impl Tx<'_> {
                 after.version = before.version;
                 Ok(self.put(&*before, after))
             }
+            Op::CertificateReseal { id, expect, data } => {
+                let before = self.expect::<Certificate>(id.as_u128(), *expect)?;
+                check_reseal(&*before, &before.key, data)?;
+                let mut after = Certificate::clone(&before);
+                after.key = data.clone();
+                Ok(self.put_same(&*before, after))
+            }
             Op::CertificateDelete { id, expect } => {
                 let object = self.expect::<Certificate>(id.as_u128(), *expect)?;
                 let users = self
@@ -305,6 +319,45 @@ impl Tx<'_> {
         }
     }
 
+    /// A data key may leave the list only when nothing is sealed with it any more, and the newest one
+    /// never.
+    fn check_key_epochs(
+        &self,
+        before: &ClusterSettings,
+        after: &ClusterSettings,
+    ) -> Result<(), Rejection> {
+        let kept = |epoch: u32| after.key_epochs.iter().any(|k| k.number == epoch);
+        let known = before.key_epochs.iter().map(|k| k.number);
+        let gone: Vec<u32> = known.filter(|n| !kept(*n)).collect();
+        let newest = |s: &ClusterSettings| s.key_epochs.last().map_or(0, |k| k.number);
+        if newest(after) < newest(before) {
+            let problem = format!("data key {} is the newest", newest(before));
+            return Err(
+                ValidationError::one("keyEpochs", problem, "keep it, and add newer ones").into(),
+            );
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let secrets = self.next.secrets().map(|s| (&s.data, "secret", &s.name));
+        let keys = self.next.certificates();
+        let keys = keys.map(|c| (&c.key, "certificate", &c.name));
+        let own = std::iter::once((&after.ca.key, "the CA of", &after.name));
+        let user = secrets
+            .chain(keys)
+            .chain(own)
+            .find(|(data, _, _)| !data.ciphertext.is_empty() && gone.contains(&data.epoch));
+        match user {
+            Some((data, kind, name)) => Err(Rejection::NotNow {
+                kind: ObjectKind::Settings,
+                id: before.name.clone(),
+                reason: format!("data key {} still seals {kind} {name:?}", data.epoch),
+                remedy: "seal it with the newest data key first",
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn settings_op(&mut self, op: &Op) -> Result<OpResult, Rejection> {
         match op {
             Op::SettingsInit(settings) => {
@@ -323,6 +376,7 @@ impl Tx<'_> {
             Op::SettingsUpdate { expect, settings } => {
                 let before = self.expect::<ClusterSettings>(settings.key(), *expect)?;
                 settings.validate()?;
+                self.check_key_epochs(&before, settings)?;
                 let mut after = (**settings).clone();
                 after.created_at = before.created_at;
                 after.version = before.version;
@@ -331,6 +385,31 @@ impl Tx<'_> {
             _ => Err(misrouted(op)),
         }
     }
+}
+
+/// The same value in another sealing: as long as before, and by no older key. (A leader that was
+/// overtaken must not bring an old key back after the rotation is over.)
+fn check_reseal<T: Object>(
+    object: &T,
+    before: &SealedData,
+    after: &SealedData,
+) -> Result<(), Rejection> {
+    let refuse = |problem: String| {
+        let remedy = "seal the same value with the newest data key";
+        Err(ValidationError::one("data", problem, remedy).into())
+    };
+    let label = object.label();
+    if after.ciphertext.len() != before.ciphertext.len() {
+        return refuse(format!("is not the value of {} {label:?}", T::KIND));
+    }
+    if after.epoch < before.epoch {
+        let (old, new) = (after.epoch, before.epoch);
+        return refuse(format!(
+            "of {} {label:?} is sealed with data key {old}, older than {new}",
+            T::KIND
+        ));
+    }
+    Ok(())
 }
 
 /// The certificate object that an ingress needs.

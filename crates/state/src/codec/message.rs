@@ -76,7 +76,7 @@ pub(super) fn read_id(bytes: &[u8], field: &str) -> Result<Id128, ConvertError> 
 pub(super) struct Op {
     #[prost(
         oneof = "OpKind",
-        tags = "1, 2, 3, 4, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40, 41, 42, 50, 51, 52, 60, 61, 70, 71, 72, 80, 81, 82, 90, 91, 92, 93, 100, 101"
+        tags = "1, 2, 3, 4, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33, 40, 41, 42, 50, 51, 52, 60, 61, 70, 71, 72, 73, 80, 81, 82, 90, 91, 92, 93, 100, 101"
     )]
     pub(super) kind: Option<OpKind>,
 }
@@ -127,6 +127,8 @@ pub(super) enum OpKind {
     SecretUpdate(SecretUpdate),
     #[prost(message, tag = "32")]
     SecretDelete(Target),
+    #[prost(message, tag = "33")]
+    SecretReseal(Reseal),
     #[prost(message, tag = "40")]
     ConfigCreate(store::Config),
     #[prost(message, tag = "41")]
@@ -149,6 +151,8 @@ pub(super) enum OpKind {
     CertificateUpdate(CertificateUpdate),
     #[prost(message, tag = "72")]
     CertificateDelete(Target),
+    #[prost(message, tag = "73")]
+    CertificateReseal(Reseal),
     #[prost(message, tag = "80")]
     IngressCreate(store::Ingress),
     #[prost(message, tag = "81")]
@@ -207,6 +211,16 @@ pub(super) struct NodeUpdate {
     pub(super) subnet: Option<String>,
     #[prost(string, optional, tag = "10")]
     pub(super) version_text: Option<String>,
+    #[prost(string, optional, tag = "11")]
+    pub(super) certificate_root: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Reseal {
+    #[prost(message, optional, tag = "1")]
+    pub(super) target: Option<Target>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) data: Option<store::SealedData>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -355,7 +369,7 @@ object_updates! {
 pub(super) struct Record {
     #[prost(
         oneof = "RecordKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub(super) kind: Option<RecordKind>,
 }
@@ -394,6 +408,8 @@ pub(super) enum RecordKind {
     Remembered(Remembered),
     #[prost(message, tag = "14")]
     End(End),
+    #[prost(message, tag = "15")]
+    RemovedNode(RemovedNode),
 }
 
 /// First record.
@@ -414,6 +430,15 @@ pub(super) struct End {
     /// The hash is compared only when this program uses the same scheme.
     #[prost(uint32, tag = "3")]
     pub(super) hash_scheme: u32,
+}
+
+/// A removed node; these come before the remembered keys.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RemovedNode {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) id: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub(super) at_ms: u64,
 }
 
 /// A remembered idempotency key.

@@ -4,7 +4,9 @@ use super::message::{self as pb, OpKind as K, id_bytes, read_id};
 use crate::command::{NodePatch, Op};
 use std::sync::Arc;
 use warren_proto::{ConvertError, store};
-use warren_types::{Availability, DesiredState, Id128, Liveness, NodeRole, Revision, ServiceSpec};
+use warren_types::{
+    Availability, DesiredState, Id128, Liveness, NodeRole, Revision, SealedData, ServiceSpec,
+};
 
 /// Enumerations whose numbers are those of the store messages.
 macro_rules! numbers {
@@ -199,6 +201,9 @@ impl Op {
                 expect: expect.map(|r| r.0),
                 object: Some((&**secret).into()),
             }),
+            Self::SecretReseal { id, expect, data } => {
+                K::SecretReseal(reseal(some_target(id.0, *expect), data))
+            }
             Self::SecretDelete { id, expect } => K::SecretDelete(target(id.0, *expect)),
             Self::ConfigCreate(object) => K::ConfigCreate((&**object).into()),
             Self::ConfigUpdate { expect, config } => K::ConfigUpdate(pb::ConfigUpdate {
@@ -228,6 +233,9 @@ impl Op {
                 expect: expect.map(|r| r.0),
                 object: Some((&**certificate).into()),
             }),
+            Self::CertificateReseal { id, expect, data } => {
+                K::CertificateReseal(reseal(some_target(id.0, *expect), data))
+            }
             Self::CertificateDelete { id, expect } => K::CertificateDelete(target(id.0, *expect)),
             Self::IngressCreate(object) => K::IngressCreate((&**object).into()),
             Self::IngressUpdate { expect, ingress } => K::IngressUpdate(pb::IngressUpdate {
@@ -273,6 +281,13 @@ impl Op {
     }
 }
 
+fn reseal(target: Option<pb::Target>, data: &SealedData) -> pb::Reseal {
+    pb::Reseal {
+        target,
+        data: Some(data.into()),
+    }
+}
+
 fn write_patch(target: Option<pb::Target>, patch: &NodePatch) -> pb::NodeUpdate {
     pb::NodeUpdate {
         target,
@@ -285,6 +300,7 @@ fn write_patch(target: Option<pb::Target>, patch: &NodePatch) -> pb::NodeUpdate 
         availability: patch.availability.map(availability_number),
         subnet: patch.subnet.clone(),
         version_text: patch.version_text.clone(),
+        certificate_root: patch.certificate_root.clone(),
     }
 }
 
@@ -302,6 +318,7 @@ fn read_patch(message: pb::NodeUpdate) -> Result<NodePatch, ConvertError> {
         availability: availability.transpose()?,
         subnet: message.subnet,
         version_text: message.version_text,
+        certificate_root: message.certificate_root,
     })
 }
 
@@ -489,6 +506,19 @@ macro_rules! delete {
     }};
 }
 
+/// The same value sealed anew.
+macro_rules! reseal {
+    ($op:ident, $id:ident, $message:expr) => {{
+        let message = $message;
+        let (id, expect) = read_target(message.target)?;
+        Op::$op {
+            id: warren_types::$id(id),
+            expect,
+            data: present(message.data, "data")?.try_into()?,
+        }
+    }};
+}
+
 /// An update that carries the whole object.
 macro_rules! update {
     ($op:ident, $field:ident, $message:expr) => {{
@@ -505,6 +535,7 @@ fn read_object(kind: K) -> Result<Op, ConvertError> {
     Ok(match kind {
         K::SecretCreate(m) => Op::SecretCreate(Box::new(m.try_into()?)),
         K::SecretUpdate(m) => update!(SecretUpdate, secret, m),
+        K::SecretReseal(m) => reseal!(SecretReseal, SecretId, m),
         K::SecretDelete(m) => delete!(SecretDelete, SecretId, m),
         K::ConfigCreate(m) => Op::ConfigCreate(Box::new(m.try_into()?)),
         K::ConfigUpdate(m) => update!(ConfigUpdate, config, m),
@@ -524,6 +555,7 @@ fn read_object(kind: K) -> Result<Op, ConvertError> {
         K::NetworkDelete(m) => delete!(NetworkDelete, NetworkId, m),
         K::CertificateCreate(m) => Op::CertificateCreate(Box::new(m.try_into()?)),
         K::CertificateUpdate(m) => update!(CertificateUpdate, certificate, m),
+        K::CertificateReseal(m) => reseal!(CertificateReseal, CertificateId, m),
         K::CertificateDelete(m) => delete!(CertificateDelete, CertificateId, m),
         K::IngressCreate(m) => Op::IngressCreate(Box::new(m.try_into()?)),
         K::IngressUpdate(m) => update!(IngressUpdate, ingress, m),

@@ -16,10 +16,14 @@ use prost::Message;
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use warren_proto::ConvertError;
-use warren_types::{ActualState, Container, Owner, Revision, ServiceId, TransitionError, limits};
+use warren_types::{
+    ActualState, Container, NodeId, Owner, Revision, ServiceId, Timestamp, TransitionError, limits,
+};
 
-/// Format of the snapshots that this program writes, and the newest that it reads.
-pub const SNAPSHOT_FORMAT: u32 = 1;
+/// Format of the snapshots that this program writes, and the newest that it reads. Since format 2
+/// removed nodes are in it, and fields of nodes and settings that a program which knows format 1 alone
+/// would drop without a word.
+pub const SNAPSHOT_FORMAT: u32 = 2;
 /// First bytes of every snapshot.
 const MAGIC: [u8; 8] = *b"WRNSTATE";
 /// Magic and format.
@@ -62,6 +66,12 @@ impl ClusterState {
             revision: self.revision.0,
         }))?;
         self.write_rows(&mut writer)?;
+        for (id, at) in self.removed.entries() {
+            writer.record(R::RemovedNode(pb::RemovedNode {
+                id: id_bytes(id.0),
+                at_ms: at.0,
+            }))?;
+        }
         for (key, remembered) in self.window.entries() {
             writer.record(R::Remembered(pb::Remembered {
                 key: key.to_string(),
@@ -265,6 +275,7 @@ impl<F: Read> Reader<F> {
                 self.row::<warren_types::Certificate, _>(m, limits::OBJECTS_PER_KIND_MAX)
             }
             R::Token(m) => self.row::<warren_types::JoinToken, _>(m, limits::TOKENS_MAX),
+            R::RemovedNode(m) => self.removed_node(&m),
             R::Remembered(m) => self.remembered(m),
             R::End(end) => {
                 self.end(&end)?;
@@ -302,6 +313,16 @@ impl<F: Read> Reader<F> {
             return Err(bad(format!("container {} has no revision", row.id)));
         }
         self.insert(row, limits::CONTAINERS_MAX)
+    }
+
+    fn removed_node(&mut self, message: &pb::RemovedNode) -> Result<(), DecodeError> {
+        let id = NodeId(read_id(&message.id, "id").map_err(content)?);
+        let known = self.state.removed.get(id).is_some() || self.state.node(id).is_some();
+        if known || self.state.removed.len() >= limits::REMOVED_NODES_MAX {
+            return Err(bad(format!("removed node {id} does not fit")));
+        }
+        self.state.removed.insert(id, Timestamp(message.at_ms));
+        Ok(())
     }
 
     fn remembered(&mut self, message: pb::Remembered) -> Result<(), DecodeError> {
@@ -355,8 +376,9 @@ const fn order(kind: &R) -> u8 {
         R::Ingress(_) => 10,
         R::Certificate(_) => 11,
         R::Token(_) => 12,
-        R::Remembered(_) => 13,
-        R::End(_) => 14,
+        R::RemovedNode(_) => 13,
+        R::Remembered(_) => 14,
+        R::End(_) => 15,
     }
 }
 

@@ -12,6 +12,9 @@ use warren_types::*;
 
 /// Names and ids are drawn from this few, so that they collide.
 const FEW: u64 = 4;
+/// One command in this many comes long after the one before, so that removed nodes are forgotten.
+const JUMP_EVERY: u16 = 64;
+const JUMP_MS: u64 = warren_types::limits::REMOVED_NODE_MS_KEPT / 2;
 
 /// Random numbers that become one operation.
 #[derive(Debug, Clone)]
@@ -97,6 +100,9 @@ where
 impl World {
     pub fn command(&mut self, state: &ClusterState, step: &Step) -> Command {
         self.clock += u64::from(step.millis);
+        if step.millis.is_multiple_of(JUMP_EVERY) {
+            self.clock += JUMP_MS;
+        }
         let ops: Vec<Op> = step.draws.iter().map(|d| self.op(state, d)).collect();
         let actor = match (step.actor, &ops[..]) {
             (0..8, _) => Actor::Scheduler,
@@ -132,16 +138,27 @@ impl World {
 
     fn node_op(&mut self, state: &ClusterState, draw: &Draw) -> Op {
         let [kind, who, a, b, ..] = draw.n;
-        let id = node_id(u64::from(who));
+        let id = match kind % 8 {
+            0..4 => self.new_node(state, u64::from(who), a),
+            _ => pick(state.nodes(), who).map_or(node_id(u64::from(who)), |n| n.id),
+        };
         let version = state.node(id).map(|n| n.version);
         let expect = self.expect(version, b);
         match kind % 8 {
-            0..4 => Op::NodeAdd(Box::new(node(u64::from(who)))),
+            0..4 => Op::NodeAdd(Box::new(Node {
+                id,
+                ..node(u64::from(who))
+            })),
             4 => Op::NodeUpdate {
                 id,
                 expect,
                 patch: Box::new(NodePatch {
-                    role: (a.is_multiple_of(4)).then_some(NodeRole::Worker),
+                    role: (a.is_multiple_of(4)).then_some(match a % 3 {
+                        0 => NodeRole::Manager,
+                        _ => NodeRole::Worker,
+                    }),
+                    address: (a % 7 == 1).then(|| format!("10.0.0.{}:8080", a % 9)),
+                    certificate_root: (a % 7 == 2).then(|| "0a".repeat(32)),
                     labels: (a.is_multiple_of(3))
                         .then(|| [("zone".to_owned(), a.to_string())].into()),
                     availability: (a % 8 == 1).then_some(Availability::Drain),
@@ -165,6 +182,16 @@ impl World {
                 force: a.is_multiple_of(2),
             },
         }
+    }
+
+    /// The usual id of a node of this name; once that was removed, mostly a new one.
+    fn new_node(&mut self, state: &ClusterState, who: u64, a: u16) -> NodeId {
+        let usual = node_id(who);
+        if state.is_removed(usual).is_none() || a.is_multiple_of(4) {
+            return usual;
+        }
+        self.next_container += 1;
+        NodeId::from_parts(12, self.next_container)
     }
 
     fn service_op(&mut self, state: &ClusterState, draw: &Draw) -> Op {
@@ -322,10 +349,15 @@ impl World {
                 let object = secret(who);
                 let version = state.secret(object.id).map(|o| o.version);
                 let expect = self.expect(version, b);
-                match a % 2 {
+                match a % 3 {
                     0 => Op::SecretUpdate {
                         expect,
                         secret: Box::new(object),
+                    },
+                    1 => Op::SecretReseal {
+                        id: object.id,
+                        expect,
+                        data: resealed(c),
                     },
                     _ => Op::SecretDelete {
                         id: object.id,
@@ -376,6 +408,11 @@ impl World {
             12 => Op::CertificateUpdate {
                 expect: None,
                 certificate: Box::new(certificate(who)),
+            },
+            13 if a.is_multiple_of(2) => Op::CertificateReseal {
+                id: certificate(who).id,
+                expect: None,
+                data: resealed(c),
             },
             13 => Op::CertificateDelete {
                 id: certificate(who).id,

@@ -27,6 +27,7 @@ pub fn node(n: u64) -> Node {
         reason: String::new(),
         subnet: format!("10.89.{n}.0/24"),
         version_text: "0.1.0".to_owned(),
+        certificate_root: String::new(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         version: Revision(0),
@@ -103,6 +104,15 @@ pub fn sealed(n: u16) -> SealedData {
         epoch: 1,
         nonce: [1; 12],
         ciphertext: vec![n as u8; 17],
+    }
+}
+
+/// Another sealing of the same value; now and then of another one.
+pub fn resealed(n: u16) -> SealedData {
+    SealedData {
+        epoch: 1 + u32::from(n % 3),
+        nonce: [2; 12],
+        ciphertext: vec![n as u8; 17 + usize::from(n.is_multiple_of(8))],
     }
 }
 
@@ -214,7 +224,7 @@ pub fn token(n: u16, now: u64) -> JoinToken {
         role: Role::Worker,
         secret_hash: [n as u8; 32],
         created_at: Timestamp(0),
-        expires_at: Timestamp(now + 100 * u64::from(n)),
+        expires_at: Timestamp(now + 1000 * u64::from(n)),
         uses_left: (n.is_multiple_of(2)).then_some(1 + u32::from(n % 3)),
         revoked: false,
         version: Revision(0),
@@ -226,7 +236,14 @@ pub fn settings(n: u16) -> ClusterSettings {
         id: ClusterId::from_parts(10, 1),
         name: "test".to_owned(),
         ca: CaMaterial::default(),
-        key_epochs: Vec::new(),
+        // Mostly key 1 is kept, which seals the secrets drawn here.
+        key_epochs: (1..=1 + u32::from(n % 16 / 8))
+            .filter(|k| n % 16 != 15 || *k > 1)
+            .map(|number| KeyEpoch {
+                number,
+                created_at: Timestamp(0),
+            })
+            .collect(),
         container_pool: "10.89.0.0/16".to_owned(),
         node_prefix_len: 24,
         heartbeat: Duration(2000),
@@ -235,6 +252,7 @@ pub fn settings(n: u16) -> ClusterSettings {
         snapshot_entries: 10_000,
         snapshot_bytes: 64 << 20,
         log_bytes_max: 1 << 30,
+        auto_lock: n.is_multiple_of(2),
         created_at: Timestamp(0),
         version: Revision(0),
     }

@@ -186,6 +186,6 @@ fn the_hash_scheme_is_pinned() {
     world.running(id, 1, 0);
     assert_eq!(
         (warren_state::HASH_SCHEME, world.state.hash()),
-        (1, 13_812_123_298_871_120_420)
+        (2, 8_017_318_846_635_403_121)
     );
 }

@@ -5,6 +5,7 @@ mod common;
 
 mod cluster;
 mod containers;
+mod nodes;
 mod services;
 
 use common::{node, node_id, owner, service_id, settings, spec, token};

@@ -12,14 +12,8 @@ use crate::object::{
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-/// Shortest heartbeat, in milliseconds.
-const HEARTBEAT_MS_MIN: u64 = 100;
-/// Longest heartbeat, in milliseconds.
-const HEARTBEAT_MS_MAX: u64 = 3_600_000;
 /// Smallest node subnet: 5 usable container addresses.
 const NODE_PREFIX_MAX: u8 = 29;
-/// Smallest log between two snapshots, in bytes.
-const SNAPSHOT_BYTES_MIN: u64 = 1 << 20;
 
 impl Node {
     /// Checks every field.
@@ -48,6 +42,13 @@ impl Node {
         check.text("platform.arch", &self.platform.arch, short);
         check.text("versionText", &self.version_text, short);
         check.text("reason", &self.reason, limits::REASON_BYTES_MAX);
+        if !self.certificate_root.is_empty() && !is_sha256_hex(&self.certificate_root) {
+            check.fail(
+                "certificateRoot",
+                format!("{} is not a SHA-256 in hex", quote(&self.certificate_root)),
+                "write 64 of 0-9 and a-f, or leave it out",
+            );
+        }
         check.finish()
     }
 }
@@ -65,6 +66,13 @@ pub fn validate_address(field: &str, text: &str) -> Result<(), ValidationError> 
         format!("{} is no address", quote(text)),
         "write a host name or IP address, a colon and a port, such as 10.0.0.5:8080 or [fd00::5]:8080",
     ))
+}
+
+fn is_sha256_hex(text: &str) -> bool {
+    text.len() == limits::SHA256_HEX_CHARS
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn is_address(text: &str) -> bool {
@@ -381,7 +389,8 @@ impl ClusterSettings {
             check.range("nodePrefixLen", u64::from(self.node_prefix_len), min, max);
         }
         let beat = self.heartbeat;
-        check.span("heartbeat", beat, HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX);
+        let (min, max) = (limits::HEARTBEAT_MS_MIN, limits::HEARTBEAT_MS_MAX);
+        check.span("heartbeat", beat, min, max);
         // Two beats at least: a single lost one is no outage.
         let twice = beat.0.saturating_mul(2).min(limits::SPAN_MS_MAX);
         check.span(
@@ -397,16 +406,8 @@ impl ClusterSettings {
             0,
             history,
         );
-        check.range("snapshotEntries", self.snapshot_entries, 1, u64::MAX);
-        let least = SNAPSHOT_BYTES_MIN;
-        check.range("snapshotBytes", self.snapshot_bytes, least, u64::MAX);
-        let least = self.snapshot_bytes;
-        check.range("logBytesMax", self.log_bytes_max, least, u64::MAX);
-        if check.count("ca.rootsPem", self.ca.roots_pem.len(), limits::CA_ROOTS_MAX) {
-            for (at, root) in self.ca.roots_pem.iter().enumerate() {
-                pem(&mut check, &format!("ca.rootsPem[{at}]"), root);
-            }
-        }
+        self.check_log(&mut check);
+        self.check_ca(&mut check);
         let epochs = &self.key_epochs;
         if check.count("keyEpochs", epochs.len(), limits::KEY_EPOCHS_MAX)
             && !epochs.is_sorted_by(|a, b| a.number < b.number)
@@ -418,5 +419,33 @@ impl ClusterSettings {
             );
         }
         check.finish()
+    }
+
+    /// When a snapshot is taken, and how long the log may get.
+    fn check_log(&self, check: &mut Checker) {
+        let (min, max) = (limits::SNAPSHOT_ENTRIES_MIN, limits::SNAPSHOT_ENTRIES_MAX);
+        check.range("snapshotEntries", self.snapshot_entries, min, max);
+        let (min, max) = (limits::SNAPSHOT_BYTES_MIN, limits::SNAPSHOT_BYTES_MAX);
+        check.range("snapshotBytes", self.snapshot_bytes, min, max);
+        // A log that is full before its snapshot is due could never be cut.
+        let min = self.snapshot_bytes.clamp(min, max);
+        let max = limits::LOG_BYTES_MAX;
+        check.range("logBytesMax", self.log_bytes_max, min, max);
+    }
+
+    fn check_ca(&self, check: &mut Checker) {
+        let roots = &self.ca.roots_pem;
+        if check.count("ca.rootsPem", roots.len(), limits::CA_ROOTS_MAX) {
+            for (at, root) in roots.iter().enumerate() {
+                pem(check, &format!("ca.rootsPem[{at}]"), root);
+            }
+        }
+        if self.ca.rotation_started.is_some() && roots.len() < 2 {
+            check.fail(
+                "ca.rotationStarted",
+                format!("is set while there are {} roots", roots.len()),
+                "add the new root with it, and clear it when the old root is removed",
+            );
+        }
     }
 }
