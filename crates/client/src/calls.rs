@@ -20,6 +20,8 @@ const IMAGE_UPDATE_LIMIT: Duration = Duration::from_secs(30 * 60);
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// Time limit of joining the quorum.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// Time limit of what moves leadership or re-seals every secret.
+const CLUSTER_LIMIT: Duration = Duration::from_secs(60);
 /// Tries of a call that is safe to repeat.
 const TRIES_MAX: u32 = 4;
 /// Wait before the second try; doubles.
@@ -166,6 +168,24 @@ raw_calls! {
     join_cluster(JoinClusterRequest) -> JoinClusterResponse, Never, JOIN_LIMIT;
     /// Asks for a certificate with a join token.
     request_certificate(RequestCertificateRequest) -> RequestCertificateResponse, Never, CALL_LIMIT;
+    /// All join tokens, without their secrets.
+    list_join_tokens(ListJoinTokensRequest) -> ListJoinTokensResponse, Safe, CALL_LIMIT;
+    /// Makes a join token worthless.
+    revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenResponse, Never, CALL_LIMIT;
+    /// Changes settings of the cluster. Safe to repeat: the values are absolute.
+    update_cluster_settings(UpdateClusterSettingsRequest) -> UpdateClusterSettingsResponse, Safe, CALL_LIMIT;
+    /// Hands leadership to another manager.
+    transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, Never, CLUSTER_LIMIT;
+    /// Lets the manager that answers go on alone.
+    recover_cluster(RecoverClusterRequest) -> RecoverClusterResponse, Never, CLUSTER_LIMIT;
+    /// Switches auto-lock.
+    set_auto_lock(SetAutoLockRequest) -> SetAutoLockResponse, Never, CLUSTER_LIMIT;
+    /// Gives a locked manager its key.
+    unlock_cluster(UnlockClusterRequest) -> UnlockClusterResponse, Never, CALL_LIMIT;
+    /// Begins the change to a new certificate authority.
+    rotate_certificate_authority(RotateCertificateAuthorityRequest) -> RotateCertificateAuthorityResponse, Never, CLUSTER_LIMIT;
+    /// Makes a new data key and seals every secret with it.
+    rotate_data_key(RotateDataKeyRequest) -> RotateDataKeyResponse, Never, CLUSTER_LIMIT;
     /// Makes an ingress.
     create_ingress(CreateIngressRequest) -> CreateIngressResponse, Never, CALL_LIMIT;
     /// Changes an ingress.

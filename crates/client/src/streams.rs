@@ -73,6 +73,17 @@ impl Client {
         client_stream(self.api().watch_containers(request).await)
     }
 
+    /// A backup of the cluster, piece by piece.
+    ///
+    /// # Errors
+    /// [`ClientError`], by the status code of the manager.
+    pub async fn backup_cluster(
+        &self,
+        request: v1::BackupClusterRequest,
+    ) -> Result<ClientStream<v1::BackupChunk>, ClientError> {
+        client_stream(self.api().backup_cluster(request).await)
+    }
+
     /// Log lines of a service or a container.
     ///
     /// # Errors
