@@ -6,7 +6,7 @@ use warren_types::NodeId;
 /// Times that fit the network between managers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// Managers in one place: heartbeat 100 ms, election after 300 to 600 ms.
+    /// Managers in one place: heartbeat 100 ms, a follower elects 450 to 600 ms after it last heard its leader.
     Lan,
     /// Managers far apart: ten times that.
     Wan,
@@ -26,10 +26,42 @@ impl Profile {
         100 * self.factor()
     }
 
-    /// Shortest and longest election timeout, in milliseconds.
+    /// How long a follower that heard its leader votes for nobody else, in milliseconds.
+    #[must_use]
+    pub const fn lease_ms(self) -> u64 {
+        300 * self.factor()
+    }
+
+    /// What a follower waits beyond the lease before it campaigns, at least, in milliseconds. At most it is the lease once more.
+    const fn patience_ms(self) -> u64 {
+        150 * self.factor()
+    }
+
+    /// Shortest and longest time from the last word of a leader to an election, in milliseconds.
     #[must_use]
     pub const fn election_ms(self) -> (u64, u64) {
-        (300 * self.factor(), 600 * self.factor())
+        (self.lease_ms() + self.patience_ms(), 2 * self.lease_ms())
+    }
+
+    /// The longest time from the last word of a leader to an election.
+    pub(crate) const fn election_max(self) -> Duration {
+        Duration::from_millis(self.election_ms().1)
+    }
+
+    /// [`Profile::lease_ms`] as a duration.
+    pub(crate) const fn lease(self) -> Duration {
+        Duration::from_millis(self.lease_ms())
+    }
+
+    /// [`Profile::heartbeat_ms`] as a duration.
+    pub(crate) const fn heartbeat(self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms())
+    }
+
+    /// How old an acknowledgement of a quorum may be for a read to rely on it: four fifths of the lease, so that
+    /// clocks may run apart by a fifth within a lease.
+    pub(crate) const fn read_lease(self) -> Duration {
+        Duration::from_millis(self.lease_ms() / 5 * 4)
     }
 }
 
@@ -57,6 +89,12 @@ pub struct RaftConfig {
     pub snapshot_entries: u64,
     /// … or after so many bytes of applied entries.
     pub snapshot_bytes: u64,
+    /// The log on disk shall not grow beyond this, in bytes: a snapshot is taken early. At least four segments.
+    pub log_bytes_max: u64,
+    /// Whether the leader answers linearizable reads without asking the others while its lease lasts. Assumes that no
+    /// machine's clock stands still for part of a second while its processes run (a suspended machine is noticed, a
+    /// virtual machine stopped from outside, clock included, is not); without it each read costs a round of heartbeats.
+    pub lease_reads: bool,
     /// Size of a log segment, in bytes. The node takes up to two of them in advance.
     pub segment_bytes: u64,
     /// How long a proposal may wait for a quorum.
@@ -69,7 +107,8 @@ pub struct RaftConfig {
 }
 
 impl RaftConfig {
-    /// The defaults for a node: LAN, snapshots at 10,000 entries or 64 MiB, segments of 8 MiB, 5 s for a proposal.
+    /// The defaults for a node: LAN, snapshots at 10,000 entries or 64 MiB, segments of 8 MiB, a log of at most
+    /// 1 GiB, lease reads, 5 s for a proposal.
     #[must_use]
     pub fn new(id: NodeId) -> Self {
         Self {
@@ -79,6 +118,8 @@ impl RaftConfig {
             profile: Profile::Lan,
             snapshot_entries: 10_000,
             snapshot_bytes: 64 * 1024 * 1024,
+            log_bytes_max: 1024 * 1024 * 1024,
+            lease_reads: true,
             segment_bytes: 8 * 1024 * 1024,
             propose_timeout: Duration::from_secs(5),
             io: IoMode::Thread,
@@ -87,14 +128,18 @@ impl RaftConfig {
         }
     }
 
+    /// What openraft is told. Its `election_timeout_max` is also the lease: a follower that hears its leader at `t`
+    /// refuses votes until `t + lease` and campaigns at `t + lease +` a random part of `min..max`
+    /// (openraft 0.10 `engine_config.rs`, `raft_core.rs: handle_tick_election`).
     pub(crate) fn openraft(&self) -> openraft::Config {
-        let (min, max) = self.profile.election_ms();
         openraft::Config {
             cluster_name: self.cluster.clone(),
             heartbeat_interval: self.profile.heartbeat_ms(),
-            election_timeout_min: min,
-            election_timeout_max: max,
+            election_timeout_min: self.profile.patience_ms(),
+            election_timeout_max: self.profile.lease_ms(),
             install_snapshot_timeout: 60_000,
+            // Entries of one message; `log_store` also limits its bytes.
+            max_payload_entries: 4096,
             // Snapshots are written by us in the background; openraft is told when one is finished.
             snapshot_policy: openraft::SnapshotPolicy::Never,
             // How far back the log really goes is decided by `log_store`: to the older snapshot kept.
@@ -103,6 +148,11 @@ impl RaftConfig {
             // A restarted leader takes a new term, so that whatever it had begun before is fenced off.
             enable_leader_restore: Some(false),
             enable_pre_vote: Some(true),
+            // Switched on by `handle` once the lease is over that this node may have granted before it restarted.
+            enable_elect: false,
+            // A manager whose damaged log was set aside begins again with an empty one (see `healing`).
+            allow_log_reversion: Some(true),
+            backoff: "50ms 100ms 200ms ...1s".to_owned(),
             ..openraft::Config::default()
         }
     }

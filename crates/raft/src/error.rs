@@ -44,6 +44,24 @@ pub enum RaftError {
         /// Its address, when known.
         address: String,
     },
+    /// The sender is no member of the cluster any more.
+    #[error(
+        "manager {node} was removed from this cluster; reset it (`warren node reset`) and join again with a new token"
+    )]
+    Removed {
+        /// The sender.
+        node: NodeId,
+    },
+    /// The quorum did not confirm in time.
+    #[error(
+        "no quorum of managers answered in time; bring managers back, or see `warren cluster recover`; the change may still take effect"
+    )]
+    NoQuorum,
+    /// This node's log was damaged and is being fetched anew; it cannot take part in elections yet.
+    #[error(
+        "this manager is fetching its log anew after damage and does not vote yet; it joins in by itself"
+    )]
+    Healing,
     /// A message of another manager makes no sense.
     #[error(
         "malformed {0} message from another manager; check that all managers run compatible releases"
@@ -76,6 +94,11 @@ pub enum ProposeError {
         "no quorum of managers answered in time; bring managers back, or see `warren cluster recover`; the change may still take effect"
     )]
     NoQuorum,
+    /// This node leads but has not heard a quorum for a while; nothing has changed.
+    #[error(
+        "this manager hears no quorum of managers, so changes are refused; bring managers back, or see `warren cluster recover`"
+    )]
+    NoContact,
     /// Leadership was lost while the command was under way. It may have been applied or not.
     #[error(
         "leadership changed while the change was under way; look whether it took effect before repeating it"
@@ -116,6 +139,7 @@ impl ProposeError {
         match self {
             Self::Rejected(_)
             | Self::NotLeader { .. }
+            | Self::NoContact
             | Self::TooLarge { .. }
             | Self::Overloaded { .. } => true,
             Self::DiskFull { maybe } => !maybe,
@@ -134,6 +158,16 @@ pub enum ReadError {
         leader: Option<NodeId>,
         /// Its address, when known.
         address: String,
+    },
+    /// This node has not applied what it was asked to wait for.
+    #[error(
+        "this manager has applied changes up to {applied:?} only, {wanted} is asked for; ask the leader, or try again"
+    )]
+    Behind {
+        /// Index that was waited for.
+        wanted: u64,
+        /// Index of the last entry applied here.
+        applied: Option<u64>,
     },
     /// The quorum does not answer.
     #[error(

@@ -1,52 +1,66 @@
 //! The engine as others use it.
 
 use crate::config::{IoMode, RaftConfig};
-use crate::error::{ProposeError, RaftError, ReadError};
+use crate::error::RaftError;
 use crate::io::Writer;
 use crate::log_store::{LogShared, LogStore};
 use crate::machine::Machine;
+use crate::metrics::{Meter, RaftMetrics};
 use crate::network::Network;
-use crate::snapshots::{self, Snapshots};
-use crate::status::{Leadership, RaftStatus};
+use crate::propose::MAX_PROPOSALS_WAITING;
+use crate::pulse::Pulse;
+use crate::reads::SuspendWatch;
+use crate::snapshots::{self, Snapshots, Thresholds};
+use crate::status::{Leadership, PeerStatus, RaftStatus};
 use crate::transport::Transport;
-use crate::types::{CommandBytes, Member, Outcome, Types};
+use crate::types::{Member, Types};
 use crate::view::{Subscription, View};
-use openraft::ReadPolicy;
+use crate::watch::watch_leadership;
+use crate::wire::SnapshotHeader;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{
-    ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError,
-    RaftError as EngineError,
-};
-use std::collections::{BTreeMap, BTreeSet};
+use openraft::errors::{ForwardToLeader, InitializeError, RaftError as EngineError};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use warren_state::{Applied, ChangeSet, ClusterState, Command, Lagged};
-use warren_storage::{DirGuard, Disk, Log, LogOptions, SnapshotStore};
+use warren_state::{ChangeSet, ClusterState, Lagged};
+use warren_storage::{DirGuard, Disk, Log, LogOptions, SnapshotStore, SnapshotWriter};
 use warren_types::{NodeId, Revision};
 
-/// Most proposals under way at a time.
-pub const MAX_PROPOSALS_WAITING: usize = 4_096;
-/// Largest encoded command, in bytes.
-pub const MAX_COMMAND_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) type Engine = openraft::Raft<Types, Machine>;
 
-type Engine = openraft::Raft<Types, Machine>;
+/// A snapshot of which a part has come.
+type Partial = Option<(SnapshotHeader, SnapshotWriter)>;
 
 pub(crate) struct Inner {
-    id: NodeId,
+    pub(crate) id: NodeId,
     pub(crate) engine: Engine,
-    view: Arc<View>,
-    log: LogStore,
+    pub(crate) view: Arc<View>,
+    pub(crate) log: LogStore,
     pub(crate) snapshots: Arc<Snapshots>,
     disk: Arc<dyn Disk>,
-    leadership: watch::Receiver<Leadership>,
-    permits: Semaphore,
-    propose_timeout: Duration,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) permits: Semaphore,
+    pub(crate) propose_timeout: Duration,
+    pub(crate) lease_reads: bool,
+    pub(crate) io: IoMode,
+    pub(crate) suspend: SuspendWatch,
+    partial: Mutex<Partial>,
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) bugs: crate::Bugs,
     stop: watch::Sender<bool>,
     running: Mutex<Option<Running>>,
+}
+
+impl Inner {
+    pub(crate) fn partial(&self) -> MutexGuard<'_, Partial> {
+        self.partial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What ends with the engine.
@@ -100,24 +114,40 @@ impl RaftHandle {
         let store = SnapshotStore::open(Arc::clone(&disk), &format!("{}/snapshots", config.dir))?;
         let snapshots = Arc::new(Snapshots::new(
             store,
-            config.snapshot_entries,
-            config.snapshot_bytes,
+            Thresholds {
+                entries: config.snapshot_entries,
+                bytes: config.snapshot_bytes,
+                log_bytes_max: config.log_bytes_max,
+            },
         ));
         let start = snapshots.load(log.first_index())?;
         let (state, applied) = start.as_ref().map_or_else(Default::default, |start| {
             (start.state.clone(), start.meta.last_log_id)
         });
         let view = Arc::new(View::new(state, applied));
+        let meter = Arc::<Meter>::default();
+        let log_bytes = Arc::<AtomicU64>::default();
         let machine = Machine::new(
             Arc::clone(&view),
             Arc::clone(&snapshots),
             start,
+            Arc::clone(&meter),
+            Arc::clone(&log_bytes),
             #[cfg(any(test, feature = "testing"))]
             config.bugs,
         );
+        // One that never voted nor heard a leader has promised nothing.
+        let promised = !log.meta().is_empty() || log.next_index() > 0;
+        let lease = config.profile.lease();
+        let pulse = Arc::new(Pulse::new(
+            config.profile,
+            if promised { lease } else { Duration::ZERO },
+        ));
         let shared = LogShared::new(
             log,
             Arc::clone(&view),
+            log_bytes,
+            Arc::clone(&meter),
             #[cfg(any(test, feature = "testing"))]
             config.bugs,
         )?;
@@ -126,6 +156,7 @@ impl RaftHandle {
             id: config.id,
             transport,
             snapshots: Arc::clone(&snapshots),
+            pulse: Arc::clone(&pulse),
         };
         let engine = Engine::new(config.id, Arc::new(settings), network, log.clone(), machine)
             .await
@@ -139,7 +170,13 @@ impl RaftHandle {
             config.id,
             engine.clone(),
             Arc::clone(&view),
+            Arc::clone(&pulse),
             leader_tx,
+            stopped.clone(),
+        )));
+        tasks.push(tokio::spawn(allow_elections(
+            engine.clone(),
+            Arc::clone(&pulse),
             stopped.clone(),
         )));
         tasks.push(tokio::spawn(snapshots::run(
@@ -155,9 +192,17 @@ impl RaftHandle {
             log,
             snapshots,
             disk,
+            pulse,
+            meter,
             leadership,
             permits: Semaphore::new(MAX_PROPOSALS_WAITING),
             propose_timeout: config.propose_timeout,
+            lease_reads: config.lease_reads,
+            io: config.io,
+            suspend: SuspendWatch::default(),
+            partial: Mutex::default(),
+            #[cfg(any(test, feature = "testing"))]
+            bugs: config.bugs,
             stop,
             running: Mutex::new(Some(Running {
                 guard,
@@ -174,8 +219,10 @@ impl RaftHandle {
 
     /// A manager that is alone need not wait for an election timeout.
     async fn elect_if_alone(&self) -> Result<(), RaftError> {
-        let status = self.status();
-        if status.voters.len() == 1 && status.voters.contains_key(&self.inner.id) {
+        // An answer means that what was found on the disk is known to the metrics, too.
+        self.is_initialized().await?;
+        let (voters, _) = self.members();
+        if voters.len() == 1 && voters.contains_key(&self.inner.id) {
             self.inner
                 .engine
                 .trigger()
@@ -210,72 +257,6 @@ impl RaftHandle {
             .is_initialized()
             .await
             .map_err(|_| self.stopped())
-    }
-
-    /// Proposes a command. When this returns `Ok` it is durable on a quorum, applied here, and visible in [`RaftHandle::state`].
-    /// Proposals made at the same time share one write.
-    pub async fn propose(&self, command: &Command) -> Result<Applied, ProposeError> {
-        let inner = &*self.inner;
-        let bytes = command.encode();
-        if bytes.len() > MAX_COMMAND_BYTES {
-            return Err(ProposeError::TooLarge {
-                bytes: bytes.len(),
-                limit: MAX_COMMAND_BYTES,
-            });
-        }
-        let _permit = inner
-            .permits
-            .try_acquire()
-            .map_err(|_| ProposeError::Overloaded {
-                limit: MAX_PROPOSALS_WAITING,
-            })?;
-        let mut held = inner.log.shared.held();
-        if !inner.log.shared.has_room() && (*held.borrow() || !inner.log.probe().await) {
-            return Err(self
-                .failure()
-                .map_or(ProposeError::DiskFull { maybe: false }, |reason| {
-                    ProposeError::Stopped { reason }
-                }));
-        }
-        let result = tokio::select! {
-            biased;
-            result = inner.engine.client_write(CommandBytes(bytes.into())) => result,
-            Ok(_) = held.wait_for(|held| *held) => return Err(ProposeError::DiskFull { maybe: true }),
-            () = tokio::time::sleep(inner.propose_timeout) => return Err(ProposeError::NoQuorum),
-        };
-        match result {
-            Ok(response) => match response.data {
-                Outcome::Applied(applied) => Ok(applied),
-                Outcome::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
-                // openraft answers a command with what applying that command gave.
-                Outcome::Nothing => Err(ProposeError::Uncertain),
-            },
-            Err(EngineError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                let (leader, address) = target(forward);
-                Err(ProposeError::NotLeader { leader, address })
-            }
-            Err(EngineError::APIError(_)) => Err(ProposeError::Uncertain),
-            Err(EngineError::Fatal(error)) => Err(ProposeError::Stopped {
-                reason: self.failure().unwrap_or_else(|| error.to_string()),
-            }),
-        }
-    }
-
-    /// Returns when [`RaftHandle::state`] holds everything that was acknowledged anywhere before the call. Only the leader can.
-    pub async fn read_barrier(&self) -> Result<(), ReadError> {
-        let barrier = self.inner.engine.ensure_linearizable(ReadPolicy::ReadIndex);
-        match tokio::time::timeout(self.inner.propose_timeout, barrier).await {
-            Err(_) => Err(ReadError::NoQuorum),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(EngineError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                let (leader, address) = target(forward);
-                Err(ReadError::NotLeader { leader, address })
-            }
-            Ok(Err(EngineError::APIError(_))) => Err(ReadError::NoQuorum),
-            Ok(Err(EngineError::Fatal(error))) => Err(ReadError::Stopped {
-                reason: self.failure().unwrap_or_else(|| error.to_string()),
-            }),
-        }
     }
 
     /// The newest state applied on this node, in O(1). On the leader after [`RaftHandle::read_barrier`] that is linearizable.
@@ -326,35 +307,83 @@ impl RaftHandle {
         }
     }
 
+    /// Becomes true when this node learns that it is no member any more: from the log, or because a member said so.
+    #[must_use]
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.inner.pulse.removed()
+    }
+
+    /// Counters and times since the engine was started.
+    #[must_use]
+    pub fn metrics(&self) -> RaftMetrics {
+        let pulse = &self.inner.pulse;
+        self.inner.meter.read(
+            pulse.leader_changes.load(Ordering::Relaxed),
+            pulse.elections.load(Ordering::Relaxed),
+        )
+    }
+
+    /// The other members as this leader sees them; empty when it does not lead.
+    #[must_use]
+    pub fn peers(&self) -> BTreeMap<NodeId, PeerStatus> {
+        let metrics = self.inner.engine.metrics();
+        let metrics = metrics.borrow_watched();
+        let (Some(replication), Some(heartbeat)) = (&metrics.replication, &metrics.heartbeat)
+        else {
+            return BTreeMap::new();
+        };
+        let membership = metrics.membership_config.membership();
+        let last = metrics.last_log_index.map_or(0, |last| last + 1);
+        let others = replication.iter().filter(|(id, _)| **id != self.inner.id);
+        others
+            .map(|(id, matched)| {
+                let matched = matched.map(|matched| matched.index);
+                let acknowledged = heartbeat.get(id).and_then(Option::as_deref);
+                let peer = PeerStatus {
+                    matched,
+                    lag: last.saturating_sub(matched.map_or(0, |matched| matched + 1)),
+                    last_contact: acknowledged.map(openraft::Instant::elapsed),
+                    voter: membership.voter_ids().any(|voter| voter == *id),
+                };
+                (*id, peer)
+            })
+            .collect()
+    }
+
     /// Figures.
     #[must_use]
     pub fn status(&self) -> RaftStatus {
         let inner = &*self.inner;
+        let (voters, learners) = self.members();
+        let peers = self.peers();
         let metrics = inner.engine.metrics();
         let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
-        let (voting, learning) = membership
-            .nodes()
-            .map(|(id, member)| (*id, member.clone()))
-            .partition(|(id, _)| voters.contains(id));
         let newest = inner.snapshots.newest();
+        let shared = &inner.log.shared;
+        let (last, purged) = (shared.last_index(), shared.purged_index());
         RaftStatus {
             id: inner.id,
             leadership: inner.leadership.borrow().clone(),
-            last_index: inner.log.shared.last_index(),
+            last_index: last,
             committed_index: metrics.local_committed.map(|id| id.index),
             applied_index: inner.view.applied_index(),
             snapshot_index: newest
                 .as_ref()
                 .and_then(|stored| stored.meta.last_log_id)
                 .map(|id| id.index),
-            purged_index: inner.log.shared.purged_index(),
-            log_bytes: inner.log.shared.log_bytes(),
+            purged_index: purged,
+            log_entries: last
+                .map_or(0, |last| last + 1)
+                .saturating_sub(purged.map_or(0, |purged| purged + 1)),
+            log_bytes: shared.log_bytes(),
             snapshot_bytes: newest.map_or(0, |stored| stored.info.bytes),
-            voters: voting,
-            learners: learning,
-            disk_full: !inner.log.shared.has_room(),
+            voters,
+            learners,
+            peers,
+            healing: inner.pulse.is_healing(),
+            leader_changes: inner.pulse.leader_changes.load(Ordering::Relaxed),
+            last_election: inner.pulse.since_change(),
+            disk_full: !shared.has_room(),
             snapshot_error: inner.snapshots.error(),
             stopped: self.failure().or_else(|| {
                 metrics
@@ -365,6 +394,16 @@ impl RaftHandle {
             }),
             disk: inner.disk.stats(),
         }
+    }
+
+    /// Changes when snapshots are taken (TR-04, PE-03): after so many applied entries, after so many bytes of them, and
+    /// before the log on disk exceeds `log_bytes_max`.
+    pub fn set_thresholds(&self, entries: u64, bytes: u64, log_bytes_max: u64) {
+        self.inner.snapshots.set_thresholds(Thresholds {
+            entries,
+            bytes,
+            log_bytes_max,
+        });
     }
 
     /// Has a snapshot written soon, whatever the thresholds.
@@ -401,7 +440,7 @@ impl RaftHandle {
         drop(running.guard);
     }
 
-    fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         self.inner.view.failure()
     }
 
@@ -453,51 +492,11 @@ fn start_writer(
     }
 }
 
-/// Turns openraft's metrics into [`Leadership`].
-async fn watch_leadership(
-    id: NodeId,
-    engine: Engine,
-    view: Arc<View>,
-    leadership: watch::Sender<Leadership>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut metrics = engine.metrics();
-    loop {
-        let now = {
-            let metrics = metrics.borrow_and_update();
-            if let Err(error) = &metrics.running_state {
-                view.fail(&error.to_string());
-            }
-            let alive = metrics.running_state.is_ok();
-            let is_leader = alive
-                && metrics.current_leader == Some(id)
-                && metrics.state == openraft::ServerState::Leader;
-            let applied_own_term = metrics
-                .last_applied
-                .is_some_and(|last| last.leader_id.term == metrics.current_term);
-            Leadership {
-                leader: metrics.current_leader.filter(|_| alive),
-                term: metrics.current_term,
-                is_leader,
-                // The first entry of a term follows everything that earlier leaders acknowledged.
-                ready: is_leader && applied_own_term && view.applied_term() == metrics.current_term,
-            }
-        };
-        leadership.send_if_modified(|before| {
-            let news = *before != now;
-            *before = now;
-            news
-        });
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            changed = metrics.changed() => if changed.is_err() { break },
-        }
+/// Lets this node stand for election once the lease is over that it may have granted before it was restarted.
+async fn allow_elections(engine: Engine, pulse: Arc<Pulse>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = tokio::time::sleep_until(pulse.hold_until) => engine.runtime_config().elect(true),
     }
-    leadership.send_modify(|now| {
-        *now = Leadership {
-            term: now.term,
-            ..Leadership::default()
-        }
-    });
 }

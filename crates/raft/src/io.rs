@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use warren_storage::StorageError;
 
 /// Most bytes of entries written with one sync.
@@ -194,7 +195,9 @@ impl Writer {
                 None => break,
             }
         }
+        let begin = Instant::now();
         let result = self.shared.log().append(first, &batch);
+        self.shared.meter.fsync.observe(begin.elapsed());
         match result {
             Ok(()) => {
                 self.shared.flushed(first + batch.len() as u64);

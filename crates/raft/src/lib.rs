@@ -10,6 +10,8 @@
 //!   back to the older one, so that a damaged snapshot costs nothing;
 //! - `transport`, `network`, `wire`: managers talk through the [`Transport`] trait in our own messages.
 //!
+//! - `serve`, `members`, `reads`: what other managers ask, who belongs to the cluster, linearizable reads.
+//!
 //! *Durable before acknowledged*: [`RaftHandle::propose`] returns after the command is on the disks of a quorum
 //! and applied here. *Full disk*: space for the next log segment is taken in advance, so a proposal is refused
 //! before anything of it is written, and the node goes on reading. *Idle*: nothing is written.
@@ -22,14 +24,20 @@ mod handle;
 mod io;
 mod log_store;
 mod machine;
+mod members;
+mod metrics;
 mod network;
-mod peers;
+mod propose;
+mod pulse;
+mod reads;
 mod runtime;
+mod serve;
 mod snapshots;
 mod status;
 mod transport;
 mod types;
 mod view;
+mod watch;
 mod wire;
 
 #[cfg(test)]
@@ -37,11 +45,14 @@ mod tests;
 
 pub use config::{IoMode, Profile, RaftConfig};
 pub use error::{ProposeError, RaftError, ReadError};
-pub use handle::{MAX_COMMAND_BYTES, MAX_PROPOSALS_WAITING, RaftHandle};
-pub use peers::SnapshotSink;
+pub use handle::RaftHandle;
+pub use metrics::{BUCKETS, Histogram, RaftMetrics};
+pub use propose::{MAX_COMMAND_BYTES, MAX_PROPOSALS_WAITING};
+pub use pulse::Contact;
 #[cfg(any(test, feature = "testing"))]
 pub use runtime::seed_random_numbers;
-pub use status::{Leadership, RaftStatus};
+pub use serve::SnapshotSink;
+pub use status::{Leadership, PeerStatus, RaftStatus};
 pub use transport::{NoPeers, RpcKind, SnapshotBody, Transport, TransportError};
 pub use types::Member;
 pub use view::Subscription;
@@ -56,4 +67,6 @@ pub struct Bugs {
     pub acknowledge_before_sync: bool,
     /// A snapshot lacks what the last entry that it claims to hold has changed.
     pub snapshot_forgets_last_entry: bool,
+    /// The leader answers linearizable reads without knowing whether it still leads.
+    pub stale_read: bool,
 }

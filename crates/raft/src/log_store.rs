@@ -2,6 +2,7 @@
 
 use crate::error::RaftError;
 use crate::io::Op;
+use crate::metrics::Meter;
 use crate::snapshots::Snapshots;
 use crate::types::{Entry, LogId, Types, Vote};
 use crate::view::View;
@@ -20,7 +21,7 @@ use warren_storage::Log;
 
 /// Memory for entries that were written lately, in bytes. What is not yet written stays whatever the size.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
-/// Entries read from disk at once, in bytes.
+/// Entries read at once (and so at most in one message to a follower, save that one entry is always taken), in bytes.
 const READ_BYTES: usize = 1024 * 1024;
 
 /// The newest entries.
@@ -63,7 +64,8 @@ pub(crate) struct LogShared {
     /// Whether the writer waits for space with requests in its hands.
     held: watch::Sender<bool>,
     pub(crate) stopping: AtomicBool,
-    log_bytes: AtomicU64,
+    log_bytes: Arc<AtomicU64>,
+    pub(crate) meter: Arc<Meter>,
     #[cfg(any(test, feature = "testing"))]
     pub(crate) bugs: crate::Bugs,
 }
@@ -72,6 +74,8 @@ impl LogShared {
     pub(crate) fn new(
         log: Log,
         view: Arc<View>,
+        log_bytes: Arc<AtomicU64>,
+        meter: Arc<Meter>,
         #[cfg(any(test, feature = "testing"))] bugs: crate::Bugs,
     ) -> Result<Self, RaftError> {
         let unreadable = |what, index: u64| RaftError::Unreadable {
@@ -115,7 +119,8 @@ impl LogShared {
             room: AtomicBool::new(true),
             held: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
-            log_bytes: AtomicU64::new(0),
+            log_bytes,
+            meter,
             #[cfg(any(test, feature = "testing"))]
             bugs,
         };
@@ -197,11 +202,17 @@ impl LogShared {
                 let skip = usize::try_from(range.start - cache.first).unwrap_or(usize::MAX);
                 let count =
                     usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+                let mut bytes = 0;
                 return Ok(cache
                     .entries
                     .iter()
                     .skip(skip)
                     .take(count)
+                    .take_while(|(_, size)| {
+                        let first = bytes == 0;
+                        bytes += size;
+                        first || bytes <= READ_BYTES
+                    })
                     .map(|(entry, _)| entry.clone())
                     .collect());
             }

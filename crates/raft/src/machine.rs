@@ -1,5 +1,6 @@
 //! Applies committed entries to the state.
 
+use crate::metrics::Meter;
 use crate::snapshots::{Candidate, Snapshots, Stored};
 use crate::types::{CommandBytes, LogId, Outcome, Payload, SnapshotMeta, StoredMembership, Types};
 use crate::view::View;
@@ -8,6 +9,8 @@ use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::Instant;
 use warren_state::{ChangeSet, ClusterState, Command, Rejection};
 
 type StoredSnapshot =
@@ -20,6 +23,8 @@ pub(crate) struct Machine {
     state: ClusterState,
     applied: Option<LogId>,
     membership: StoredMembership,
+    meter: Arc<Meter>,
+    log_bytes: Arc<AtomicU64>,
     #[cfg(any(test, feature = "testing"))]
     bugs: crate::Bugs,
 }
@@ -29,6 +34,8 @@ impl Machine {
         view: Arc<View>,
         snapshots: Arc<Snapshots>,
         start: Option<Candidate>,
+        meter: Arc<Meter>,
+        log_bytes: Arc<AtomicU64>,
         #[cfg(any(test, feature = "testing"))] bugs: crate::Bugs,
     ) -> Self {
         let (state, meta) = start.map_or_else(Default::default, |start| (start.state, start.meta));
@@ -38,6 +45,8 @@ impl Machine {
             state,
             applied: meta.last_log_id,
             membership: meta.last_membership,
+            meter,
+            log_bytes,
             #[cfg(any(test, feature = "testing"))]
             bugs,
         }
@@ -64,7 +73,7 @@ impl Machine {
         index: u64,
         command: &CommandBytes,
     ) -> io::Result<(Outcome, Option<Arc<ChangeSet>>)> {
-        let command = Command::decode(&command.0).map_err(|error| self.stop(index, error))?;
+        let command = Command::decode(&command.bytes).map_err(|error| self.stop(index, error))?;
         match self.state.apply(&command) {
             Ok(applied) => {
                 let set = (!applied.replayed).then(|| Arc::clone(&applied.changes));
@@ -88,9 +97,10 @@ impl RaftStateMachine<Types> for Machine {
     where
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
+        let begin = Instant::now();
         let mut answers = Vec::new();
         let mut sets = Vec::new();
-        let (mut count, mut bytes) = (0, 0);
+        let (mut count, mut bytes) = (0_u32, 0);
         #[cfg(any(test, feature = "testing"))]
         let mut before_last = self.state.clone();
         while let Some(entry) = entries.next().await {
@@ -104,7 +114,12 @@ impl RaftStateMachine<Types> for Machine {
                     Outcome::Nothing
                 }
                 Payload::Normal(command) => {
-                    bytes += command.0.len() as u64;
+                    bytes += command.bytes.len() as u64;
+                    if let Some(proposed) = command.proposed.filter(|_| responder.is_some()) {
+                        self.meter
+                            .commit
+                            .observe(begin.saturating_duration_since(proposed));
+                    }
                     let (outcome, set) = self.command(entry.log_id.index, command)?;
                     sets.extend(set);
                     outcome
@@ -115,6 +130,9 @@ impl RaftStateMachine<Types> for Machine {
             answers.extend(responder.map(|responder| (responder, outcome)));
         }
         self.view.publish(&self.state, sets, self.applied);
+        if let Some(each) = begin.elapsed().checked_div(count) {
+            self.meter.apply.observe_many(each, count.into());
+        }
         #[cfg(any(test, feature = "testing"))]
         let state = if self.bugs.snapshot_forgets_last_entry {
             before_last
@@ -128,8 +146,9 @@ impl RaftStateMachine<Types> for Machine {
                 state,
                 meta: self.meta(),
             },
-            count,
+            count.into(),
             bytes,
+            self.log_bytes.load(Ordering::Acquire),
         );
         // Answered only now, so that whoever hears the answer finds its change in the published state.
         for (responder, outcome) in answers {

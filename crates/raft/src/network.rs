@@ -1,10 +1,15 @@
 //! openraft's view of the transport.
 
+use crate::pulse::Pulse;
+use crate::runtime::PATIENCE;
 use crate::snapshots::{Snapshots, Stored};
 use crate::transport::{RpcKind, SnapshotBody, Transport, TransportError};
 use crate::types::{CommittedLeaderId, Member, Types, Vote};
 use crate::wire::{SnapshotHeader, Transfer, Wire};
+use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::{Either, select};
+use futures::stream::FuturesUnordered;
 use openraft::OptionalSend;
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
@@ -18,13 +23,21 @@ use openraft::storage::Snapshot;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use warren_types::NodeId;
+
+/// Heartbeat intervals that an append with entries may take, besides its bytes.
+const APPEND_HEARTBEATS: u32 = 10;
+/// The slowest line that is reckoned with, in bytes per millisecond.
+const SLOWEST_LINE: u64 = 1024;
 
 /// Makes connections to other managers.
 pub(crate) struct Network {
     pub(crate) id: NodeId,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 /// A connection to one manager.
@@ -34,6 +47,7 @@ pub(crate) struct Peer {
     member: Member,
     transport: Arc<dyn Transport>,
     snapshots: Arc<Snapshots>,
+    pulse: Arc<Pulse>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -46,6 +60,7 @@ impl RaftNetworkFactory<Types> for Network {
             member: node.clone(),
             transport: Arc::clone(&self.transport),
             snapshots: Arc::clone(&self.snapshots),
+            pulse: Arc::clone(&self.pulse),
         }
     }
 }
@@ -62,21 +77,32 @@ impl Peer {
         }
     }
 
+    /// Where the peer is now: addresses change, this connection may be older than the change.
+    fn member(&self) -> Member {
+        self.pulse
+            .member(self.to)
+            .unwrap_or_else(|| self.member.clone())
+    }
+
     async fn call<A: Wire, B: Wire>(
         &self,
         kind: RpcKind,
         request: &A,
-        option: &RPCOption,
+        deadline: Duration,
     ) -> RpcResult<B> {
+        self.send(kind, request.encode().into(), deadline).await
+    }
+
+    async fn send<B: Wire>(
+        &self,
+        kind: RpcKind,
+        request: Bytes,
+        deadline: Duration,
+    ) -> RpcResult<B> {
+        let member = self.member();
         let answer = self
             .transport
-            .call(
-                self.to,
-                &self.member,
-                kind,
-                request.encode().into(),
-                option.hard_ttl(),
-            )
+            .call(self.to, &member, kind, request, deadline)
             .await;
         let action = match kind {
             RpcKind::Append => RPCTypes::AppendEntries,
@@ -88,6 +114,10 @@ impl Peer {
             TransportError::Timeout { after, .. } => {
                 RPCError::Timeout(self.timeout(action, *after))
             }
+            TransportError::Removed { .. } => {
+                self.pulse.set_removed();
+                RPCError::Unreachable(Unreachable::new(&error))
+            }
             TransportError::Refused { .. } => RPCError::Network(NetworkError::new(&error)),
         })?;
         B::decode(bytes).map_err(|_| {
@@ -97,6 +127,31 @@ impl Peer {
             )))
         })
     }
+
+    /// A heartbeat is sent again every interval until one is answered, so that the follower hears its leader at the
+    /// usual pace although answers take longer than an interval or some are lost. That is safe: it carries no entries,
+    /// and openraft dates the answer back to the first sending.
+    async fn beat<B: Wire>(&self, request: Bytes) -> RpcResult<B> {
+        let every = self.pulse.profile.heartbeat();
+        let begin = Instant::now();
+        let mut again = begin + every;
+        let mut calls = FuturesUnordered::new();
+        calls.push(self.send(RpcKind::Append, request.clone(), every * PATIENCE));
+        loop {
+            tokio::select! {
+                biased;
+                Some(answer) = calls.next() => {
+                    if answer.is_ok() || calls.is_empty() {
+                        return answer;
+                    }
+                }
+                () = tokio::time::sleep_until(again), if again < begin + every * PATIENCE => {
+                    again += every;
+                    calls.push(self.send(RpcKind::Append, request.clone(), every * PATIENCE));
+                }
+            }
+        }
+    }
 }
 
 impl RaftNetworkV2<Types> for Peer {
@@ -105,9 +160,16 @@ impl RaftNetworkV2<Types> for Peer {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
-        option: RPCOption,
+        _: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<Types>> {
-        self.call(RpcKind::Append, &rpc, &option).await
+        let request = Bytes::from(rpc.encode());
+        if rpc.entries.is_empty() {
+            return self.beat(request).await;
+        }
+        let bytes = request.len() as u64;
+        let deadline = self.pulse.profile.heartbeat() * APPEND_HEARTBEATS
+            + Duration::from_millis(bytes / SLOWEST_LINE);
+        self.send(RpcKind::Append, request, deadline).await
     }
 
     async fn vote(
@@ -115,7 +177,8 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> RpcResult<VoteResponse<Types>> {
-        self.call(RpcKind::Vote, &rpc, &option).await
+        let deadline = option.hard_ttl() * PATIENCE;
+        self.call(RpcKind::Vote, &rpc, deadline).await
     }
 
     async fn pre_vote(
@@ -123,7 +186,8 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> RpcResult<VoteResponse<Types>> {
-        self.call(RpcKind::PreVote, &rpc, &option).await
+        let deadline = option.hard_ttl() * PATIENCE;
+        self.call(RpcKind::PreVote, &rpc, deadline).await
     }
 
     async fn full_snapshot(
@@ -141,11 +205,12 @@ impl RaftNetworkV2<Types> for Peer {
             .snapshots
             .read(&snapshot.snapshot)
             .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        let member = self.member();
         let send = self.transport.send_snapshot(
             self.to,
-            &self.member,
+            &member,
             header.encode().into(),
-            SnapshotBody(Box::new(body)),
+            SnapshotBody::new(body),
             option.hard_ttl(),
         );
         let answer = match select(send, pin!(cancel)).await {
@@ -158,6 +223,10 @@ impl RaftNetworkV2<Types> for Peer {
             }
             TransportError::Timeout { after, .. } => {
                 StreamingError::Timeout(self.timeout(RPCTypes::InstallSnapshot, *after))
+            }
+            TransportError::Removed { .. } => {
+                self.pulse.set_removed();
+                StreamingError::Unreachable(Unreachable::new(&error))
             }
             TransportError::Refused { .. } => StreamingError::Network(NetworkError::new(&error)),
         })?;
@@ -176,7 +245,9 @@ impl RaftNetworkV2<Types> for Peer {
             to: *req.to_node_id(),
             last: req.last_log_id().copied(),
         };
-        let accepted: TransferAnswer = self.call(RpcKind::Transfer, &transfer, &option).await?;
+        let accepted: TransferAnswer = self
+            .call(RpcKind::Transfer, &transfer, option.hard_ttl() * PATIENCE)
+            .await?;
         match accepted.0 {
             None => Ok(Ok(())),
             Some(reason) => Err(RPCError::Network(NetworkError::from_string(reason))),

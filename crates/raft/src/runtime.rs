@@ -1,4 +1,4 @@
-//! Tokio for openraft, with random numbers that a test can fix.
+//! Tokio for openraft, with random numbers that a test can fix, and with patience.
 
 use openraft::impls::TokioRuntime;
 use openraft::{AsyncRuntime, OptionalSend};
@@ -8,6 +8,11 @@ use std::cell::Cell;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+/// openraft gives a heartbeat one heartbeat interval to be answered, and a vote the shortest election timeout: over a
+/// line whose round trip takes longer, nothing would ever be acknowledged. So what it asks for is stretched by this
+/// factor. The deadlines of single messages are kept by `network`; no timer of elections or leases goes through here.
+pub(crate) const PATIENCE: u32 = 4;
 
 thread_local! {
     /// State of the thread's generator; none until it is used or seeded.
@@ -70,7 +75,7 @@ impl AsyncRuntime for Rt {
         duration: Duration,
         future: F,
     ) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout(duration, future)
+        TokioRuntime::timeout(duration * PATIENCE, future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(

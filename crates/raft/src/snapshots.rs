@@ -47,19 +47,53 @@ pub(crate) struct Snapshots {
     store: SnapshotStore,
     inner: Mutex<Inner>,
     wanted: Notify,
-    entries_threshold: u64,
-    bytes_threshold: u64,
+    thresholds: Mutex<Thresholds>,
 }
 
+/// When a snapshot is due.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Thresholds {
+    /// After so many applied entries …
+    pub(crate) entries: u64,
+    /// … or so many bytes of them …
+    pub(crate) bytes: u64,
+    /// … or when the log on disk comes near this size, in bytes.
+    pub(crate) log_bytes_max: u64,
+}
+
+/// The share of the bound of the log, in percent, at which a snapshot is taken early.
+const LOG_FULL_PERCENT: u64 = 60;
+/// Fewest applied entries between snapshots that are taken because the log is large: a log of few huge segments cannot
+/// shrink below them.
+const EARLY_ENTRIES: u64 = 16;
+
 impl Snapshots {
-    pub(crate) fn new(store: SnapshotStore, entries_threshold: u64, bytes_threshold: u64) -> Self {
+    pub(crate) fn new(store: SnapshotStore, thresholds: Thresholds) -> Self {
         Self {
             store,
             inner: Mutex::default(),
             wanted: Notify::new(),
-            entries_threshold: entries_threshold.max(1),
-            bytes_threshold: bytes_threshold.max(1),
+            thresholds: Mutex::new(thresholds),
         }
+    }
+
+    /// Changes when snapshots are due, from now on.
+    pub(crate) fn set_thresholds(&self, thresholds: Thresholds) {
+        *self
+            .thresholds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = thresholds;
+    }
+
+    fn due(&self, entries: u64, bytes: u64, log_bytes: u64) -> bool {
+        let limits = *self
+            .thresholds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let log_full = limits.log_bytes_max / 100 * LOG_FULL_PERCENT;
+        entries >= limits.entries.max(1)
+            || bytes >= limits.bytes.max(1)
+            || (log_bytes >= log_full && entries >= EARLY_ENTRIES)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -123,12 +157,13 @@ impl Snapshots {
     }
 
     /// Notes what was applied, and wakes the writer when a snapshot is due.
-    pub(crate) fn note(&self, candidate: Candidate, entries: u64, bytes: u64) {
+    /// `log_bytes` is what the log takes on disk.
+    pub(crate) fn note(&self, candidate: Candidate, entries: u64, bytes: u64, log_bytes: u64) {
         let mut inner = self.inner();
         inner.candidate = Some(candidate);
         inner.entries += entries;
         inner.bytes += bytes;
-        if inner.entries >= self.entries_threshold || inner.bytes >= self.bytes_threshold {
+        if self.due(inner.entries, inner.bytes, log_bytes) {
             self.wanted.notify_one();
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::types::Member;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use warren_storage::DiskStats;
 use warren_types::NodeId;
 
@@ -17,6 +18,19 @@ pub struct Leadership {
     /// Whether this node leads and has applied everything that earlier leaders had acknowledged. Only then may what a
     /// leader runs be started.
     pub ready: bool,
+}
+
+/// How another member stands, as its leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Last entry that it is known to hold as the leader does.
+    pub matched: Option<u64>,
+    /// How many entries of the leader's log it lacks.
+    pub lag: u64,
+    /// Time since a message was sent that it acknowledged.
+    pub last_contact: Option<Duration>,
+    /// Whether it has a vote.
+    pub voter: bool,
 }
 
 /// Figures for people and metrics.
@@ -36,6 +50,8 @@ pub struct RaftStatus {
     pub snapshot_index: Option<u64>,
     /// Last entry purged from the log.
     pub purged_index: Option<u64>,
+    /// Entries in the log.
+    pub log_entries: u64,
     /// Disk space of the log, in bytes.
     pub log_bytes: u64,
     /// Size of the newest snapshot, in bytes.
@@ -44,6 +60,14 @@ pub struct RaftStatus {
     pub voters: BTreeMap<NodeId, Member>,
     /// Managers that receive the log but have no vote (yet).
     pub learners: BTreeMap<NodeId, Member>,
+    /// The other members; only the leader knows.
+    pub peers: BTreeMap<NodeId, PeerStatus>,
+    /// Whether this node is fetching its log anew after damage and has no say in elections.
+    pub healing: bool,
+    /// How often another leader became known since the engine was started.
+    pub leader_changes: u64,
+    /// Time since the leader changed (to another one or to none).
+    pub last_election: Option<Duration>,
     /// Whether proposals are refused because the disk is full.
     pub disk_full: bool,
     /// What went wrong with the last snapshot.

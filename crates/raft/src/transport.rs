@@ -74,6 +74,12 @@ pub enum TransportError {
         /// The time allowed.
         after: Duration,
     },
+    /// It answered that this manager is no member any more ([`crate::RaftError::Removed`]).
+    #[error("manager {to} says that this manager was removed from the cluster")]
+    Removed {
+        /// The manager.
+        to: NodeId,
+    },
     /// It answered with an error.
     #[error("manager {to} refused: {reason}")]
     Refused {
@@ -85,22 +91,54 @@ pub enum TransportError {
 }
 
 /// A snapshot on its way to another manager: read it in pieces, at the speed of the receiver.
-pub struct SnapshotBody(pub(crate) Box<dyn Read + Send>);
+pub struct SnapshotBody {
+    body: Box<dyn Read + Send>,
+    at: u64,
+}
+
+impl SnapshotBody {
+    pub(crate) fn new(body: impl Read + Send + 'static) -> Self {
+        Self {
+            body: Box::new(body),
+            at: 0,
+        }
+    }
+
+    /// Bytes read or skipped so far.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// Skips what the receiver has already (see [`crate::SnapshotSink::received`]); `offset` is in bytes from the
+    /// beginning and not before [`SnapshotBody::position`]. Everything skipped is read and checked.
+    pub fn resume_from(&mut self, offset: u64) -> std::io::Result<()> {
+        let wanted = offset.saturating_sub(self.at);
+        let skipped = std::io::copy(&mut self.by_ref().take(wanted), &mut std::io::sink())?;
+        if skipped == wanted {
+            Ok(())
+        } else {
+            Err(std::io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+}
 
 impl fmt::Debug for SnapshotBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SnapshotBody")
+        write!(f, "SnapshotBody(at {})", self.at)
     }
 }
 
 impl Read for SnapshotBody {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(buf)
+        let read = self.body.read(buf)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
 /// Carries messages to other managers. Implementations keep connections; calls to different managers do not wait
-/// for each other. At the other end the bytes go to [`crate::RaftHandle::serve`] and
+/// for each other. At the other end the bytes go to [`crate::RaftHandle::serve_from`] and
 /// [`crate::RaftHandle::receive_snapshot`].
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
@@ -115,7 +153,9 @@ pub trait Transport: Send + Sync + 'static {
         deadline: Duration,
     ) -> Result<Bytes, TransportError>;
 
-    /// Sends a snapshot. `header` goes first; the answer comes after the last byte was stored.
+    /// Sends a snapshot. `header` goes first; the receiver says how much it has already, which is skipped
+    /// ([`SnapshotBody::resume_from`]); the answer comes after the last byte was stored. `deadline` is for each step:
+    /// how long the receiver may make no progress.
     async fn send_snapshot(
         &self,
         to: NodeId,

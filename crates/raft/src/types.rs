@@ -18,12 +18,33 @@ pub struct Member {
 }
 
 /// An encoded command. Kept encoded, so that the leader applies exactly what replays and followers apply.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct CommandBytes(pub(crate) Bytes);
+#[derive(Clone)]
+pub(crate) struct CommandBytes {
+    pub(crate) bytes: Bytes,
+    /// When it was proposed on this node, for the metrics; neither stored nor sent.
+    pub(crate) proposed: Option<tokio::time::Instant>,
+}
+
+impl CommandBytes {
+    pub(crate) fn stored(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            proposed: None,
+        }
+    }
+}
+
+impl PartialEq for CommandBytes {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for CommandBytes {}
 
 impl fmt::Debug for CommandBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command of {} bytes", self.0.len())
+        write!(f, "command of {} bytes", self.bytes.len())
     }
 }
 

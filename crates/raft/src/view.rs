@@ -16,7 +16,7 @@ pub(crate) struct View {
     revision: watch::Sender<Revision>,
     applied_term: AtomicU64,
     /// Index of the last applied entry plus one; 0 for none.
-    applied_next: AtomicU64,
+    applied_next: watch::Sender<u64>,
     failure: Mutex<Option<String>>,
 }
 
@@ -28,7 +28,7 @@ impl View {
             feed: Mutex::new(Feed::new(revision)),
             revision: watch::Sender::new(revision),
             applied_term: AtomicU64::new(0),
-            applied_next: AtomicU64::new(0),
+            applied_next: watch::Sender::new(0),
             failure: Mutex::new(None),
         };
         view.set_applied(applied);
@@ -43,8 +43,7 @@ impl View {
         if let Some(applied) = applied {
             self.applied_term
                 .store(applied.leader_id.term, Ordering::Release);
-            self.applied_next
-                .store(applied.index + 1, Ordering::Release);
+            self.applied_next.send_replace(applied.index + 1);
         }
     }
 
@@ -98,7 +97,12 @@ impl View {
 
     /// Index of the last applied entry.
     pub(crate) fn applied_index(&self) -> Option<u64> {
-        self.applied_next.load(Ordering::Acquire).checked_sub(1)
+        self.applied_next.borrow().checked_sub(1)
+    }
+
+    /// Index of the last applied entry plus one, as it grows.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied_next.subscribe()
     }
 
     /// Notes why the engine stops; the first reason counts.

@@ -261,7 +261,7 @@ impl Wire for Entry {
     fn to_message(&self) -> EntryMessage {
         let payload = match &self.payload {
             Payload::Blank => PayloadMessage::Blank(true),
-            Payload::Normal(command) => PayloadMessage::Command(command.0.clone()),
+            Payload::Normal(command) => PayloadMessage::Command(command.bytes.clone()),
             Payload::Membership(membership) => PayloadMessage::Membership(membership.to_message()),
         };
         EntryMessage {
@@ -274,7 +274,7 @@ impl Wire for Entry {
     fn from_message(message: EntryMessage) -> Result<Self> {
         let payload = match message.payload.ok_or(Malformed)? {
             PayloadMessage::Blank(_) => Payload::Blank,
-            PayloadMessage::Command(bytes) => Payload::Normal(CommandBytes(bytes)),
+            PayloadMessage::Command(bytes) => Payload::Normal(CommandBytes::stored(bytes)),
             PayloadMessage::Membership(membership) => {
                 Payload::Membership(Membership::from_message(membership)?)
             }

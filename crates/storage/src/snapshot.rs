@@ -11,6 +11,7 @@ use crate::{Result, StorageError};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many snapshots are kept.
 pub const SNAPSHOTS_KEPT: usize = 2;
@@ -42,6 +43,8 @@ pub struct SnapshotInfo {
 pub struct SnapshotStore {
     disk: Arc<dyn Disk>,
     dir: String,
+    /// Writers begun so far.
+    writers: Arc<AtomicU64>,
 }
 
 impl SnapshotStore {
@@ -51,6 +54,7 @@ impl SnapshotStore {
         Ok(Self {
             disk,
             dir: dir.to_owned(),
+            writers: Arc::default(),
         })
     }
 
@@ -100,7 +104,9 @@ impl SnapshotStore {
             });
         }
         let path = join(&self.dir, &format!("snap-{index:016x}.snap"));
-        let temp = format!("{path}.tmp");
+        // Two of the same index may be on their way (one made here, one received): each has its own file.
+        let number = self.writers.fetch_add(1, Ordering::Relaxed);
+        let temp = format!("{path}.{number}.tmp");
         let file = self.disk.open(&temp, OpenMode::Create)?;
         let mut writer = SnapshotWriter {
             store: self.clone(),
@@ -254,6 +260,12 @@ impl SnapshotWriter {
         chunk.clear();
         self.chunk = chunk;
         Ok(())
+    }
+
+    /// Bytes added so far.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total + self.chunk.len() as u64
     }
 
     /// Adds bytes.

@@ -2,13 +2,13 @@
 
 #![allow(clippy::print_stdout, reason = "tests report what they measured")]
 
-use crate::transport::{NoPeers, RpcKind, SnapshotBody, Transport, TransportError};
+mod cluster;
+mod quorum;
+
+use crate::transport::NoPeers;
 use crate::{IoMode, Member, ProposeError, RaftConfig, RaftError, RaftHandle};
-use async_trait::async_trait;
-use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use warren_state::{Actor, Command, Op, Rejection};
 use warren_storage::{Disk, FaultyDisk, RealDisk, StorageError};
@@ -402,142 +402,4 @@ async fn too_large_a_command_is_refused() {
         Err(ProposeError::TooLarge { .. })
     ));
     raft.shutdown().await;
-}
-
-/// Managers in one process; those that are not in the map cannot be reached.
-#[derive(Default, Clone)]
-struct Switch(Arc<Mutex<BTreeMap<NodeId, RaftHandle>>>);
-
-impl Switch {
-    fn find(&self, to: NodeId) -> Result<RaftHandle, TransportError> {
-        let found = self.0.lock().unwrap().get(&to).cloned();
-        found.ok_or(TransportError::Unreachable {
-            to,
-            reason: "switched off".to_owned(),
-        })
-    }
-}
-
-#[async_trait]
-impl Transport for Switch {
-    async fn call(
-        &self,
-        to: NodeId,
-        _: &Member,
-        kind: RpcKind,
-        request: Bytes,
-        _: Duration,
-    ) -> Result<Bytes, TransportError> {
-        let answer = self.find(to)?.serve(kind, request).await;
-        answer.map_err(|error| TransportError::Refused {
-            to,
-            reason: error.to_string(),
-        })
-    }
-
-    async fn send_snapshot(
-        &self,
-        to: NodeId,
-        _: &Member,
-        header: Bytes,
-        mut body: SnapshotBody,
-        _: Duration,
-    ) -> Result<Bytes, TransportError> {
-        let refused = |reason: String| TransportError::Refused { to, reason };
-        let mut sink = self
-            .find(to)?
-            .receive_snapshot(header)
-            .map_err(|error| refused(error.to_string()))?;
-        let mut piece = vec![0; 1000];
-        loop {
-            let len = body
-                .read(&mut piece)
-                .map_err(|error| refused(error.to_string()))?;
-            if len == 0 {
-                break;
-            }
-            sink.add(&piece[..len])
-                .map_err(|error| refused(error.to_string()))?;
-        }
-        sink.finish()
-            .await
-            .map_err(|error| refused(error.to_string()))
-    }
-}
-
-#[tokio::test]
-async fn three_managers_follow_one_leader() {
-    let switch = Switch::default();
-    let mut disks = BTreeMap::new();
-    let make = |number: u128, disk: FaultyDisk| {
-        let switch = switch.clone();
-        async move {
-            let mut config = config();
-            config.id = node(number);
-            config.snapshot_entries = 10;
-            let raft = RaftHandle::start(config, Arc::new(disk), Arc::new(switch.clone()))
-                .await
-                .unwrap();
-            switch.0.lock().unwrap().insert(node(number), raft.clone());
-            raft
-        }
-    };
-    for number in 1..4_u128 {
-        disks.insert(number, FaultyDisk::new(1));
-    }
-    let one = make(1, disks[&1].clone()).await;
-    one.initialize(members(&[1])).await.unwrap();
-    one.wait_ready(LIMIT).await.unwrap();
-    for number in 0..40 {
-        one.propose(&create(number, 10)).await.unwrap();
-    }
-    wait_for("a purged log", || one.status().purged_index.is_some()).await;
-    // Learners first; they get the snapshot, since the log does not go back to the beginning.
-    let two = make(2, disks[&2].clone()).await;
-    let three = make(3, disks[&3].clone()).await;
-    for (number, raft) in [(2, &two), (3, &three)] {
-        one.add_learner(node(number), members(&[number])[&node(number)].clone())
-            .await
-            .unwrap();
-        wait_for("the learner to catch up", || {
-            raft.state().revision() == one.state().revision()
-        })
-        .await;
-    }
-    one.set_voters(BTreeSet::from([node(1), node(2), node(3)]), false)
-        .await
-        .unwrap();
-    assert_eq!(one.status().voters.len(), 3);
-    one.propose(&create(100, 10)).await.unwrap();
-    assert!(matches!(
-        two.propose(&create(101, 10)).await,
-        Err(ProposeError::NotLeader {
-            leader: Some(_),
-            ..
-        })
-    ));
-
-    // Hand-over, then the death of the new leader's follower, then of the quorum.
-    one.transfer_leadership(node(2)).await.unwrap();
-    two.wait_ready(LIMIT).await.unwrap();
-    two.propose(&create(102, 10)).await.unwrap();
-    switch.0.lock().unwrap().remove(&node(3));
-    three.shutdown().await;
-    for number in 200..240 {
-        two.propose(&create(number, 10)).await.unwrap();
-    }
-    let three = make(3, disks[&3].clone()).await;
-    wait_for("the third to catch up", || {
-        three.state().revision() == two.state().revision()
-    })
-    .await;
-    wait_for("the first to catch up", || {
-        one.state().revision() == two.state().revision()
-    })
-    .await;
-    assert_eq!(one.state().hash(), two.state().hash());
-    assert_eq!(three.state().hash(), two.state().hash());
-    for raft in [one, two, three] {
-        raft.shutdown().await;
-    }
 }

@@ -1,0 +1,112 @@
+//! Who was heard when, who leads, whether this node was removed: what the parts of the engine tell each other.
+
+use crate::config::Profile;
+use crate::types::Member;
+use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use warren_types::NodeId;
+
+/// How this node stands to the quorum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contact {
+    /// Whether this node may believe that it is in touch with the quorum: it leads and a quorum acknowledged lately,
+    /// or it follows and heard its leader lately (within twice the longest election timeout).
+    pub in_quorum: bool,
+    /// A leader: since a quorum last acknowledged. A follower: since it last heard a leader; none when it never has
+    /// since it was started.
+    pub silence: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    /// When a leader was last heard.
+    heard: Option<Instant>,
+    /// When another leader (or none) became known.
+    changed: Option<Instant>,
+}
+
+/// Shared by everything in the engine.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    pub(crate) profile: Profile,
+    times: Mutex<Times>,
+    pub(crate) leader_changes: AtomicU64,
+    pub(crate) elections: AtomicU64,
+    /// Until then this node votes for nobody: before it was restarted it may have promised a leader not to.
+    pub(crate) hold_until: Instant,
+    removed: watch::Sender<bool>,
+    pub(crate) healing: AtomicBool,
+    /// Where the members are now.
+    members: ArcSwap<BTreeMap<NodeId, Member>>,
+}
+
+impl Pulse {
+    pub(crate) fn new(profile: Profile, hold: Duration) -> Self {
+        Self {
+            profile,
+            times: Mutex::default(),
+            leader_changes: AtomicU64::new(0),
+            elections: AtomicU64::new(0),
+            hold_until: Instant::now() + hold,
+            removed: watch::Sender::new(false),
+            healing: AtomicBool::new(false),
+            members: ArcSwap::default(),
+        }
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A leader was heard just now.
+    pub(crate) fn heard(&self) {
+        self.times().heard = Some(Instant::now());
+    }
+
+    /// Time since a leader was heard.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        self.times().heard.map(|at| at.elapsed())
+    }
+
+    /// Another leader is known, or none any more.
+    pub(crate) fn leader_changed(&self, known: bool) {
+        self.times().changed = Some(Instant::now());
+        if known {
+            self.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Time since the leader changed.
+    pub(crate) fn since_change(&self) -> Option<Duration> {
+        self.times().changed.map(|at| at.elapsed())
+    }
+
+    /// This node is no member any more.
+    pub(crate) fn set_removed(&self) {
+        if !self.removed.send_replace(true) {
+            tracing::warn!("this manager was removed from the cluster");
+        }
+    }
+
+    pub(crate) fn removed(&self) -> watch::Receiver<bool> {
+        self.removed.subscribe()
+    }
+
+    pub(crate) fn is_healing(&self) -> bool {
+        self.healing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_members(&self, members: BTreeMap<NodeId, Member>) {
+        self.members.store(Arc::new(members));
+    }
+
+    /// Where a member is, if it is one.
+    pub(crate) fn member(&self, id: NodeId) -> Option<Member> {
+        self.members.load().get(&id).cloned()
+    }
+}

@@ -1,0 +1,203 @@
+//! Messages of other managers.
+
+use crate::error::RaftError;
+use crate::handle::RaftHandle;
+use crate::network::TransferAnswer;
+use crate::snapshots::Stored;
+use crate::transport::RpcKind;
+use crate::types::{LogId, Types};
+use crate::wire::{SnapshotHeader, Transfer, Wire};
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
+};
+use warren_storage::SnapshotWriter;
+use warren_types::NodeId;
+
+/// What a sender shows for itself.
+enum Claim {
+    /// It leads in a term.
+    Leads(u64),
+    /// It has a log up to an entry.
+    Has(Option<LogId>),
+}
+
+impl RaftHandle {
+    /// Serves a message of manager `from`; the caller has checked that it is a manager, and this one. A sender that was
+    /// removed is told so ([`RaftError::Removed`]); the transport carries that back as
+    /// [`crate::TransportError::Removed`].
+    pub async fn serve_from(
+        &self,
+        from: NodeId,
+        kind: RpcKind,
+        request: Bytes,
+    ) -> Result<Bytes, RaftError> {
+        let bad = |_| RaftError::BadMessage(kind.name());
+        let engine = &self.inner.engine;
+        let answer = match kind {
+            RpcKind::Append => {
+                let request = AppendEntriesRequest::decode(request).map_err(bad)?;
+                self.admit(from, &Claim::Leads(request.vote.leader_id.term))?;
+                let answer = engine.append_entries(request).await;
+                let answer = answer.map_err(|_| self.stopped())?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.inner.pulse.heard();
+                }
+                answer.encode()
+            }
+            RpcKind::Vote => {
+                let request = self.ballot(from, VoteRequest::decode(request).map_err(bad)?)?;
+                self.hold_back(request.leadership_transfer).await;
+                let answer = engine.vote(request).await;
+                answer.map_err(|_| self.stopped())?.encode()
+            }
+            RpcKind::PreVote => {
+                let request = self.ballot(from, VoteRequest::decode(request).map_err(bad)?)?;
+                self.hold_back(false).await;
+                let answer = engine.pre_vote(request).await;
+                answer.map_err(|_| self.stopped())?.encode()
+            }
+            RpcKind::Transfer => {
+                let transfer = Transfer::decode(request).map_err(bad)?;
+                self.admit(from, &Claim::Leads(transfer.from.leader_id.term))?;
+                let request = TransferLeaderRequest::new(transfer.from, transfer.to, transfer.last);
+                let answer = engine.handle_transfer_leader(request).await;
+                let answer = answer.map_err(|_| self.stopped())?;
+                TransferAnswer(answer.err().map(|error| error.to_string())).encode()
+            }
+        };
+        Ok(answer.into())
+    }
+
+    /// Checks a request for a vote.
+    fn ballot(
+        &self,
+        from: NodeId,
+        request: VoteRequest<Types>,
+    ) -> Result<VoteRequest<Types>, RaftError> {
+        if self.inner.pulse.is_healing() {
+            return Err(RaftError::Healing);
+        }
+        self.admit(from, &Claim::Has(request.last_log_id))?;
+        Ok(request)
+    }
+
+    /// A node that was restarted may have promised its leader a moment ago not to vote for anybody else for a lease, and
+    /// openraft does not remember that: requests wait until the promise is over. An election that the leader itself
+    /// asked for need not.
+    async fn hold_back(&self, asked_by_the_leader: bool) {
+        if !asked_by_the_leader {
+            tokio::time::sleep_until(self.inner.pulse.hold_until).await;
+        }
+    }
+
+    /// Refuses those who were removed. Not being in the members known here is not enough: this node may be the one that is
+    /// behind. So a leader is refused only if its term is over, and a candidate only if its log does not
+    /// reach beyond the entry that made the members known here (then it cannot have been added later). All other
+    /// strangers are judged by the rules of Raft: term, log and lease.
+    fn admit(&self, from: NodeId, claim: &Claim) -> Result<(), RaftError> {
+        let metrics = self.inner.engine.metrics();
+        let metrics = metrics.borrow_watched();
+        let committed = &metrics.committed_membership_config;
+        let members = committed.membership();
+        let effective = metrics.membership_config.membership();
+        let known = members.get_node(&from).is_some() || effective.get_node(&from).is_some();
+        if known || members.nodes().next().is_none() {
+            return Ok(());
+        }
+        let outdated = match claim {
+            Claim::Leads(term) => *term < metrics.current_term,
+            Claim::Has(last) => last.as_ref() <= committed.log_id().as_ref(),
+        };
+        if outdated {
+            Err(RaftError::Removed { node: from })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Begins to receive a snapshot of manager `from`, or goes on where the same one was broken off; the caller has
+    /// checked who it is.
+    pub fn receive_snapshot(&self, from: NodeId, header: Bytes) -> Result<SnapshotSink, RaftError> {
+        let header =
+            SnapshotHeader::decode(header).map_err(|_| RaftError::BadMessage("snapshot"))?;
+        self.admit(from, &Claim::Leads(header.vote.leader_id.term))?;
+        let partial = self.inner.partial().take();
+        let writer = match partial {
+            Some((of, writer)) if of == header => writer,
+            _ => self.inner.snapshots.begin(&header.meta)?,
+        };
+        Ok(SnapshotSink {
+            handle: self.clone(),
+            header,
+            writer: Some(writer),
+        })
+    }
+}
+
+/// A snapshot that is being received. Dropped before [`SnapshotSink::finish`], what has come is kept for another
+/// attempt with the same header.
+#[derive(Debug)]
+pub struct SnapshotSink {
+    handle: RaftHandle,
+    header: SnapshotHeader,
+    /// None only after the end.
+    writer: Option<SnapshotWriter>,
+}
+
+impl SnapshotSink {
+    /// How many bytes of the snapshot are here already: the sender goes on behind them.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.writer.as_ref().map_or(0, SnapshotWriter::total)
+    }
+
+    /// Stores the next bytes.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<(), RaftError> {
+        let result = match &mut self.writer {
+            Some(writer) => writer.add(bytes),
+            None => Ok(()),
+        };
+        if result.is_err() {
+            // Nobody knows what was written: it is not gone on with.
+            self.writer = None;
+        }
+        self.handle.inner.pulse.heard();
+        Ok(result?)
+    }
+
+    /// All bytes are there: makes them durable, replaces the state, and gives the answer for the sender.
+    pub async fn finish(mut self) -> Result<Bytes, RaftError> {
+        let Some(writer) = self.writer.take() else {
+            return Err(RaftError::BadMessage("snapshot"));
+        };
+        let info = writer.finish()?;
+        let stored = Stored {
+            meta: self.header.meta.clone(),
+            info,
+        };
+        let snapshot = openraft::Snapshot {
+            meta: self.header.meta.clone(),
+            snapshot: stored,
+        };
+        let inner = &self.handle.inner;
+        let response = inner
+            .engine
+            .install_full_snapshot(self.header.vote, snapshot)
+            .await
+            .map_err(|_| self.handle.stopped())?;
+        if response.vote == self.header.vote {
+            inner.pulse.heard();
+        }
+        Ok(response.encode().into())
+    }
+}
+
+impl Drop for SnapshotSink {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            *self.handle.inner.partial() = Some((self.header.clone(), writer));
+        }
+    }
+}

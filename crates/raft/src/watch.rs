@@ -1,0 +1,152 @@
+//! Follows openraft's metrics: who leads, who belongs to the cluster.
+
+use crate::handle::Engine;
+use crate::pulse::Pulse;
+use crate::status::Leadership;
+use crate::types::{LogId, StoredMembership, Types};
+use crate::view::View;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{ChangeMembers, ServerState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::watch;
+use warren_types::NodeId;
+
+type Figures = openraft::RaftMetrics<Types>;
+
+struct Watcher {
+    id: NodeId,
+    engine: Engine,
+    view: Arc<View>,
+    pulse: Arc<Pulse>,
+    /// The membership that was looked at last.
+    members: Option<LogId>,
+    /// Whether this node was ever among the members.
+    was_member: bool,
+    /// The last term in which this node stood for election.
+    stood: u64,
+    /// The term in which a change of the members was taken up again.
+    settled: u64,
+}
+
+/// Turns openraft's metrics into [`Leadership`].
+pub(crate) async fn watch_leadership(
+    id: NodeId,
+    engine: Engine,
+    view: Arc<View>,
+    pulse: Arc<Pulse>,
+    leadership: watch::Sender<Leadership>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut metrics = engine.metrics();
+    let mut watcher = Watcher {
+        id,
+        engine,
+        view,
+        pulse,
+        members: None,
+        was_member: false,
+        stood: 0,
+        settled: 0,
+    };
+    loop {
+        let now = watcher.look(&metrics.borrow_and_update());
+        leadership.send_if_modified(|before| {
+            if before.leader != now.leader {
+                watcher.pulse.leader_changed(now.leader.is_some());
+            }
+            let news = *before != now;
+            *before = now;
+            news
+        });
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            changed = metrics.changed() => if changed.is_err() { break },
+        }
+    }
+    leadership.send_modify(|now| {
+        *now = Leadership {
+            term: now.term,
+            ..Leadership::default()
+        }
+    });
+}
+
+impl Watcher {
+    fn look(&mut self, metrics: &Figures) -> Leadership {
+        if let Err(error) = &metrics.running_state {
+            self.view.fail(&error.to_string());
+        }
+        self.look_at_members(metrics);
+        let alive = metrics.running_state.is_ok();
+        let is_leader = alive
+            && metrics.current_leader == Some(self.id)
+            && metrics.state == ServerState::Leader;
+        if (is_leader || metrics.state == ServerState::Candidate)
+            && self.stood < metrics.current_term
+        {
+            self.stood = metrics.current_term;
+            self.pulse.elections.fetch_add(1, Ordering::Relaxed);
+        }
+        let applied_own_term = metrics
+            .last_applied
+            .is_some_and(|last| last.leader_id.term == metrics.current_term);
+        // The first entry of a term follows everything that earlier leaders acknowledged.
+        let ready =
+            is_leader && applied_own_term && self.view.applied_term() == metrics.current_term;
+        if ready && self.settled < metrics.current_term {
+            self.settled = metrics.current_term;
+            self.settle(&metrics.membership_config);
+        }
+        Leadership {
+            leader: metrics.current_leader.filter(|_| alive),
+            term: metrics.current_term,
+            is_leader,
+            ready,
+        }
+    }
+
+    fn look_at_members(&mut self, metrics: &Figures) {
+        let known = &metrics.membership_config;
+        if *known.log_id() == self.members {
+            self.notice_removal(&metrics.committed_membership_config);
+            return;
+        }
+        self.members = *known.log_id();
+        let members = known.membership().nodes();
+        self.pulse
+            .set_members(members.map(|(id, member)| (*id, member.clone())).collect());
+        self.was_member |= known.membership().get_node(&self.id).is_some();
+        self.notice_removal(&metrics.committed_membership_config);
+    }
+
+    /// Whoever was a member and is none in a committed membership that is newer was removed. (A node that joins reads
+    /// old memberships first: there it is no member yet.)
+    fn notice_removal(&self, committed: &StoredMembership) {
+        let membership = committed.membership();
+        if self.was_member
+            && *committed.log_id() == self.members
+            && membership.nodes().next().is_some()
+            && membership.get_node(&self.id).is_none()
+        {
+            self.pulse.set_removed();
+        }
+    }
+
+    /// Ends a change of the members that an earlier leader left half done.
+    fn settle(&self, known: &StoredMembership) {
+        let sets = known.membership().get_joint_config();
+        let Some(voters) = sets.last().filter(|_| sets.len() > 1).cloned() else {
+            return;
+        };
+        tracing::info!("finishing a change of the managers that an earlier leader began");
+        let engine = self.engine.clone();
+        tokio::spawn(async move {
+            let change = ChangeMembers::ReplaceAllVoters(voters);
+            if let Err(error) = engine.change_membership(change, false).await {
+                tracing::warn!(%error, "cannot finish the change of the managers, the next leader will");
+            }
+        });
+    }
+}
