@@ -6,11 +6,12 @@
 mod control;
 mod dispatcher;
 pub mod edge;
+mod identity;
 pub mod init;
 mod leader;
 mod manager;
 mod planner;
 mod secrets;
 
-pub use init::{InitError, LocalIdentity, NewNode, NodeFacts};
+pub use init::{InitError, Joined, LocalIdentity, NewNode, NodeFacts, Renewed, Who};
 pub use manager::{Manager, ManagerConfig, ManagerError};

@@ -128,6 +128,12 @@ impl DataKey {
         self.epoch
     }
 
+    /// The key itself, for handing it to another manager or wrapping it once more. Never logged.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; KEY_BYTES] {
+        &self.bytes
+    }
+
     /// Seals data. `nonce` is 96 random bits, never used twice with the same key.
     ///
     /// # Errors

@@ -152,14 +152,16 @@ fn api_names(settings: &NodeSettings) -> Vec<String> {
 fn export_admin(home: &Home, identity: &LocalIdentity) -> Result<(), Failure> {
     use std::io::Write;
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    let Some((cert, key)) = &identity.admin else {
+        return Ok(());
+    };
     let directory = home.data_dir.join("admin");
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&directory)?;
-    let (cert, key) = &identity.admin;
     for (name, text) in [
-        ("ca.crt", &identity.ca_pem),
+        ("ca.crt", identity.roots_text().as_str()),
         ("node.crt", cert),
         ("node.key", key),
     ] {
@@ -183,10 +185,9 @@ async fn bind(
     identity: &LocalIdentity,
     settings: &NodeSettings,
 ) -> Result<Server, Failure> {
-    let roots = [identity.ca_pem.clone()];
     // Optional: joiners have no certificate yet; the table of rights decides call by call.
     let tls = server_config(
-        &roots,
+        &identity.roots_pem,
         &identity.cert_pem,
         &identity.key_pem,
         ClientAuth::Optional,
