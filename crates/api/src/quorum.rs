@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use warren_proto::authz::Rule;
 use warren_types::NodeId;
 
-/// How new an answer to a read has to be (request header [`READ_HEADER`]).
+/// How new an answer to a read has to be (request header `warren-read`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Freshness {
     /// `local`, or no header: what the asked manager has. On the leader that is everything acknowledged before.
@@ -24,25 +24,12 @@ pub enum Freshness {
     Best,
 }
 
-/// Request header with the wanted [`Freshness`].
-pub const READ_HEADER: &str = "warren-read";
-/// Response header of an answer from a manager outside the quorum: milliseconds since it last belonged to it, or `unknown`.
-pub const STALE_HEADER: &str = "warren-stale";
-/// Response header: revision of the state that the answer was made from.
-pub const REVISION_HEADER: &str = "warren-revision";
-/// Response header of a refusal: the call was certainly not carried out, so that it may be repeated elsewhere.
-pub const NOT_APPLIED_HEADER: &str = "warren-not-applied";
-/// Response header: API address of the leader, when the answering manager knows it and is not it.
-pub const LEADER_HEADER: &str = "warren-leader";
-/// Request headers of a forwarded call; taken only from a manager's certificate. Caller's role, name, node, and how the
-/// caller was connected.
-pub const FORWARDED_ROLE_HEADER: &str = "warren-forwarded-role";
-/// Name of the caller, percent-encoded.
-pub const FORWARDED_NAME_HEADER: &str = "warren-forwarded-name";
-/// Node of the caller; absent for people.
-pub const FORWARDED_NODE_HEADER: &str = "warren-forwarded-node";
-/// How the caller is connected to the forwarding manager, percent-encoded; for the audit record.
-pub const FORWARDED_VIA_HEADER: &str = "warren-forwarded-via";
+pub use warren_proto::headers::{
+    FORWARDED_NAME as FORWARDED_NAME_HEADER, FORWARDED_NODE as FORWARDED_NODE_HEADER,
+    FORWARDED_ROLE as FORWARDED_ROLE_HEADER, FORWARDED_VIA as FORWARDED_VIA_HEADER,
+    LEADER as LEADER_HEADER, NOT_APPLIED as NOT_APPLIED_HEADER, READ as READ_HEADER,
+    REVISION as REVISION_HEADER, STALE as STALE_HEADER,
+};
 
 /// Where a call is carried out.
 #[derive(Debug, Clone)]
@@ -141,5 +128,12 @@ impl From<Arc<dyn ControlPlane>> for Planes {
             router: None,
             peers: None,
         }
+    }
+}
+
+impl<C: ControlPlane> From<Arc<C>> for Planes {
+    fn from(control: Arc<C>) -> Self {
+        let control: Arc<dyn ControlPlane> = control;
+        control.into()
     }
 }

@@ -1,10 +1,10 @@
 //! Binding, accepting and stopping.
 
 use crate::connection::Connection;
-use crate::control::ControlPlane;
 use crate::guard::Guard;
 use crate::handlers::Handlers;
 use crate::peers::{Accounts, GROUP};
+use crate::quorum::Planes;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use std::future::Future;
@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
+use warren_proto::headers::{ENVELOPE_BYTES, PEER_MESSAGE_BYTES_MAX};
 use warren_types::ClusterId;
 
 /// ALPN name of HTTP/2.
@@ -220,11 +221,17 @@ impl Server {
     /// [`ServeError`] when serving is not possible at all.
     pub async fn run(
         self,
-        control: Arc<dyn ControlPlane>,
+        planes: impl Into<Planes>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let (stop, stopped) = watch::channel(false);
-        let routes = routes(Handlers::new(control, self.limits, stopped), self.limits).await?;
+        let Planes {
+            control,
+            router: _,
+            peers,
+        } = planes.into();
+        let handlers = Handlers::new(control, peers, self.limits, stopped);
+        let routes = routes(handlers, self.limits).await?;
         let (incoming, connections) = mpsc::channel(INCOMING_QUEUE);
         let mut acceptors = JoinSet::new();
         if let Some((listener, tls)) = self.tcp {
@@ -284,6 +291,7 @@ impl Server {
 
 async fn routes(handlers: Handlers, limits: Limits) -> Result<Routes, ServeError> {
     use crate::generated::api::warren_api_server::WarrenApiServer;
+    use crate::generated::peer::peer_server::PeerServer;
     use crate::generated::session::node_session_server::NodeSessionServer;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(warren_proto::FILE_DESCRIPTOR_SET)
@@ -299,7 +307,13 @@ async fn routes(handlers: Handlers, limits: Limits) -> Result<Routes, ServeError
     Ok(Routes::new(
         WarrenApiServer::new(handlers.clone()).max_decoding_message_size(limits.message_bytes),
     )
-    .add_service(NodeSessionServer::new(handlers).max_decoding_message_size(limits.message_bytes))
+    .add_service(
+        NodeSessionServer::new(handlers.clone()).max_decoding_message_size(limits.message_bytes),
+    )
+    .add_service(
+        PeerServer::new(handlers)
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX + ENVELOPE_BYTES),
+    )
     .add_service(reflection)
     .add_service(health_service))
 }

@@ -1,14 +1,11 @@
 //! The unary calls, one method each.
 
+use crate::attempts::Repeat;
 use crate::connect::Client;
 use crate::error::{ClientError, ErrorKind};
-use crate::generated::api::warren_api_client::WarrenApiClient;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::time::Duration;
-use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
 use warren_proto::v1;
 use warren_types::{Revision, ServiceSpec};
 
@@ -22,72 +19,6 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(5 * 60);
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// Time limit of what moves leadership or re-seals every secret.
 const CLUSTER_LIMIT: Duration = Duration::from_secs(60);
-/// Tries of a call that is safe to repeat.
-const TRIES_MAX: u32 = 4;
-/// Wait before the second try; doubles.
-const RETRY_WAIT: Duration = Duration::from_millis(50);
-
-/// May the call be repeated when it is not known whether the first one arrived?
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// It changes nothing, or the same thing once.
-    Safe,
-    /// It might happen twice.
-    Never,
-}
-
-impl Client {
-    /// Makes a call, within the time limit, again when that is safe and nobody answered.
-    pub(crate) async fn call<Req, Resp, F, Fut>(
-        &self,
-        name: &'static str,
-        limit: Duration,
-        repeat: Repeat,
-        request: Req,
-        send: F,
-    ) -> Result<Resp, ClientError>
-    where
-        Req: Clone,
-        F: Fn(WarrenApiClient<Channel>, Request<Req>) -> Fut,
-        Fut: Future<Output = Result<Response<Resp>, Status>>,
-    {
-        let attempts = async {
-            let mut wait = RETRY_WAIT;
-            let mut tries = 1;
-            loop {
-                let mut message = Request::new(request.clone());
-                message.set_timeout(limit);
-                let error = match send(self.api(), message).await {
-                    Ok(response) => return Ok(response.into_inner()),
-                    Err(status) => ClientError::from(status),
-                };
-                let again = repeat == Repeat::Safe
-                    && error.kind == ErrorKind::Unavailable
-                    && tries < TRIES_MAX;
-                if !again {
-                    return Err(error);
-                }
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-                tries += 1;
-            }
-        };
-        tokio::time::timeout(limit, attempts)
-            .await
-            .unwrap_or_else(|_| {
-                Err(ClientError::new(
-                    ErrorKind::DeadlineExceeded,
-                    format!("{name} got no answer within {} s", limit.as_secs()),
-                    if repeat == Repeat::Safe {
-                        "try again"
-                    } else {
-                        "look at the state before you repeat it"
-                    },
-                ))
-            })
-    }
-}
-
 /// A key that makes a repeated create harmless. Without randomness there is no key and no repeating.
 fn idempotency_key() -> Option<String> {
     let mut bytes = [0_u8; 16];
@@ -164,8 +95,10 @@ raw_calls! {
     update_node(UpdateNodeRequest) -> UpdateNodeResponse, Never, CALL_LIMIT;
     /// Makes a join token.
     generate_join_token(GenerateJoinTokenRequest) -> GenerateJoinTokenResponse, Never, CALL_LIMIT;
-    /// Lets a manager join the quorum.
-    join_cluster(JoinClusterRequest) -> JoinClusterResponse, Never, JOIN_LIMIT;
+    /// Lets a manager join the quorum. Asking again is harmless.
+    join_cluster(JoinClusterRequest) -> JoinClusterResponse, Safe, JOIN_LIMIT;
+    /// Asks for a new certificate with proof of the old one's key. Safe to repeat: a certificate more does no harm.
+    renew_certificate(RenewCertificateRequest) -> RenewCertificateResponse, Safe, CALL_LIMIT;
     /// Asks for a certificate with a join token.
     request_certificate(RequestCertificateRequest) -> RequestCertificateResponse, Never, CALL_LIMIT;
     /// All join tokens, without their secrets.

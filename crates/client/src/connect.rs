@@ -1,235 +1,220 @@
-//! One connection, made again when it breaks, over whichever address answers.
+//! The client: whom it talks to, how new the answers have to be, what the last one was.
 
-use crate::error::{ClientError, ConnectFailure, ErrorKind};
+use crate::attempts::nobody;
+use crate::error::ClientError;
 use crate::generated::api::warren_api_client::WarrenApiClient;
+use crate::identity::IdentitySource;
+use crate::link::Link;
+use crate::pool::{Pool, pool_of};
 use crate::target::Target;
-use hyper_util::rt::TokioIo;
-use std::future::Future;
-use std::io;
-use std::path::Path;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
-use tonic::codegen::Service;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::Request;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::transport::Channel;
+use warren_proto::headers;
 
-/// Longest time to open a connection to one address, handshake included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Silence after which the connection is probed.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Time for the answer to a probe; then the connection counts as dead.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer that is taken, in bytes.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// ALPN name of HTTP/2.
-const ALPN_H2: &[u8] = b"h2";
+/// On the local socket there is no other manager to ask, so a refusal is told within a second.
+const LOCAL_PATIENCE: Duration = Duration::from_millis(800);
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+/// How new the answer to a read has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Freshness {
+    /// What the asked manager has. On the leader that is everything acknowledged before.
+    #[default]
+    Local,
+    /// Everything that was acknowledged anywhere before the call, or an error.
+    Linearizable,
+    /// Linearizable when a quorum is in reach, else what the manager has, marked stale.
+    Best,
+}
 
-/// A client of one cluster. Cloning is cheap and shares the connection.
-#[derive(Clone, Debug)]
+impl Freshness {
+    const fn header(self) -> &'static str {
+        match self {
+            Self::Local => headers::READ_LOCAL,
+            Self::Linearizable => headers::READ_LINEARIZABLE,
+            Self::Best => headers::READ_BEST,
+        }
+    }
+}
+
+/// How old the state is that a manager outside the quorum answered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staleness {
+    /// At most so old: since then the manager has not belonged to the quorum.
+    For(Duration),
+    /// The manager has not belonged to the quorum since its start.
+    Unknown,
+}
+
+/// What was special about an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AnswerInfo {
+    /// Address or socket that it came from.
+    pub from: String,
+    /// It is from a manager outside the quorum.
+    pub stale: Option<Staleness>,
+    /// Revision of the state that it was made from, when the manager says it.
+    pub revision: Option<u64>,
+}
+
+/// A client of one cluster. Cloning is cheap and shares the connections.
+#[derive(Clone)]
 pub struct Client {
-    channel: Channel,
+    pool: Arc<Pool>,
     target: Arc<Target>,
+    read: Freshness,
+    patience: Option<Duration>,
+    last: Arc<Mutex<AnswerInfo>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.target)
+    }
 }
 
 impl Client {
     /// Opens a connection. Later the client opens it again by itself when it breaks.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when nobody answers, [`ErrorKind::PermissionDenied`] when the socket
-    /// may not be opened, [`ErrorKind::Local`] for unusable certificates.
+    /// [`crate::ErrorKind::Unavailable`] when nobody answers, [`crate::ErrorKind::PermissionDenied`] when the socket
+    /// may not be opened, [`crate::ErrorKind::Local`] for unusable certificates.
     pub async fn connect(target: Target) -> Result<Self, ClientError> {
-        let channel = endpoint()?
-            .connect_with_connector(connector(&target)?)
-            .await?;
-        Ok(Self {
-            channel,
-            target: Arc::new(target),
-        })
+        let client = Self::connect_lazy(target)?;
+        let mut failed = Vec::new();
+        while failed.len() < client.pool.len() {
+            let Some(link) = client.pool.current() else {
+                break;
+            };
+            match link.channel(client.pool.connect_limit()).await {
+                Ok(_) => return Ok(client),
+                Err(error) => failed.push(error),
+            }
+            client.pool.leave(&link, true);
+        }
+        Err(nobody(failed))
     }
 
     /// Like [`Client::connect`], but opens the connection at the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Local`] for unusable certificates.
+    /// [`crate::ErrorKind::Local`] for unusable certificates.
     pub fn connect_lazy(target: Target) -> Result<Self, ClientError> {
-        let channel = endpoint()?.connect_with_connector_lazy(connector(&target)?);
-        Ok(Self {
-            channel,
-            target: Arc::new(target),
-        })
+        let pool = pool_of(&target)?;
+        Ok(Self::over(pool, target))
     }
 
-    /// Whom this client talks to.
+    /// A client of several managers (`host:port` each) whose identity may be exchanged; opens a connection at the first
+    /// call.
+    #[must_use]
+    pub fn managers(addresses: &[String], identity: &IdentitySource) -> Self {
+        let target = Target::Tcp {
+            addresses: addresses.to_vec(),
+            identity: identity.current(),
+        };
+        Self::over(Pool::managers(addresses, identity.clone()), target)
+    }
+
+    fn over(pool: Pool, target: Target) -> Self {
+        let patience = matches!(target, Target::Unix(_)).then_some(LOCAL_PATIENCE);
+        Self {
+            pool: Arc::new(pool),
+            target: Arc::new(target),
+            read: Freshness::default(),
+            patience,
+            last: Arc::default(),
+        }
+    }
+
+    /// The same client, with reads of this freshness. It remembers its own last answer.
+    #[must_use]
+    pub fn with_read(self, read: Freshness) -> Self {
+        Self {
+            read,
+            last: Arc::default(),
+            ..self
+        }
+    }
+
+    /// The same client, repeating a call that no manager could take (an election, no quorum) for this long; else it does so
+    /// for the call's own time limit, or 0.8 s on the local socket.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self {
+            patience: Some(patience),
+            ..self
+        }
+    }
+
+    /// Exchanges the managers' addresses, of all clones; a connection to one that stays is kept. A client of the local
+    /// socket has none.
+    pub fn set_managers(&self, addresses: &[String]) {
+        self.pool.set(addresses);
+    }
+
+    /// Whom this client was made to talk to.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    pub(crate) fn channel(&self) -> Channel {
-        self.channel.clone()
+    /// About the last answer of a manager to this client or its clones.
+    #[must_use]
+    pub fn last_answer(&self) -> AnswerInfo {
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
-    pub(crate) fn api(&self) -> WarrenApiClient<Channel> {
-        WarrenApiClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    /// How old the last answer's state is, when it came from a manager outside the quorum.
+    #[must_use]
+    pub fn last_stale(&self) -> Option<Staleness> {
+        self.last_answer().stale
     }
-}
 
-fn endpoint() -> Result<Endpoint, ClientError> {
-    // The address is the connector's business; this is only the `:authority` of the requests. TLS is
-    // done by the connector too, so the scheme here is always http.
-    Ok(Endpoint::from_static("http://manager.warren")
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true))
-}
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
 
-/// Opens one connection to the target; used by the channel whenever it needs one.
-#[derive(Clone)]
-struct Connector {
-    target: Arc<Target>,
-    tls: Option<TlsConnector>,
-    /// Index of the address that answered last.
-    last_good: Arc<AtomicUsize>,
-}
+    pub(crate) const fn patience(&self) -> Option<Duration> {
+        self.patience
+    }
 
-fn connector(target: &Target) -> Result<Connector, ClientError> {
-    let tls = match target {
-        Target::Unix(_) => None,
-        Target::Tcp { identity, .. } => {
-            let own = identity
-                .own
-                .as_ref()
-                .map(|(cert, key)| (cert.as_str(), key.as_str()));
-            let mut config = warren_security::client_config(&identity.ca_pem, own)
-                .map_err(|e| ClientError::new(ErrorKind::Local, e.to_string(), ""))?;
-            config.alpn_protocols = vec![ALPN_H2.to_vec()];
-            Some(TlsConnector::from(Arc::new(config)))
+    /// The API over a connection that is open.
+    pub(crate) fn api_over(&self, channel: Channel) -> WarrenApiClient<Channel> {
+        WarrenApiClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// A request with this client's headers.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if self.read != Freshness::Local {
+            request.metadata_mut().insert(
+                headers::READ,
+                MetadataValue::from_static(self.read.header()),
+            );
         }
-    };
-    Ok(Connector {
-        target: Arc::new(target.clone()),
-        tls,
-        last_good: Arc::default(),
-    })
-}
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Box<dyn Io>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        request
     }
 
-    fn call(&mut self, _uri: Uri) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move {
-            this.open()
-                .await
-                .map(TokioIo::new)
-                .map_err(|e| io::Error::other(ConnectFailure(e)))
-        })
-    }
-}
-
-impl Connector {
-    async fn open(&self) -> Result<Box<dyn Io>, ClientError> {
-        match (self.target.as_ref(), &self.tls) {
-            (Target::Unix(path), _) => open_unix(path).await,
-            (Target::Tcp { addresses, .. }, Some(tls)) => self.open_any(addresses, tls).await,
-            (Target::Tcp { .. }, None) => Err(ClientError::new(
-                ErrorKind::Internal,
-                "a TLS target without TLS settings",
-                "",
-            )),
-        }
-    }
-
-    /// Tries the addresses in order, beginning with the one that answered last.
-    async fn open_any(
-        &self,
-        addresses: &[String],
-        tls: &TlsConnector,
-    ) -> Result<Box<dyn Io>, ClientError> {
-        let first = self.last_good.load(Ordering::Relaxed);
-        let mut failed = Vec::new();
-        let mut kind = ErrorKind::Unavailable;
-        for step in 0..addresses.len() {
-            let at = (first + step) % addresses.len();
-            let address = &addresses[at];
-            let attempt = tokio::time::timeout(CONNECT_TIMEOUT, open_tls(address, tls)).await;
-            match attempt {
-                Ok(Ok(io)) => {
-                    self.last_good.store(at, Ordering::Relaxed);
-                    return Ok(io);
-                }
-                Ok(Err(error)) => {
-                    // A certificate that is refused is another matter than nobody at home.
-                    if error.kind() == io::ErrorKind::InvalidData {
-                        kind = ErrorKind::PermissionDenied;
-                    }
-                    failed.push(format!("{address}: {error}"));
-                }
-                Err(_) => failed.push(format!(
-                    "{address}: no answer within {} s",
-                    CONNECT_TIMEOUT.as_secs()
-                )),
-            }
-        }
-        let remedy = if kind == ErrorKind::PermissionDenied {
-            "the certificates of this client and of the manager do not belong together; copy those of an admin again"
-        } else {
-            "check the address and that a manager runs there"
+    /// Remembers what was special about an answer.
+    pub(crate) fn note(&self, link: &Link, metadata: &MetadataMap) {
+        let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+        let info = AnswerInfo {
+            from: link.way().to_string(),
+            stale: text(headers::STALE).map(|text| {
+                text.parse().map_or(Staleness::Unknown, |millis| {
+                    Staleness::For(Duration::from_millis(millis))
+                })
+            }),
+            revision: text(headers::REVISION).and_then(|text| text.parse().ok()),
         };
-        Err(ClientError::new(
-            kind,
-            format!("no manager can be reached ({})", failed.join("; ")),
-            remedy,
-        ))
-    }
-}
-
-async fn open_tls(address: &str, tls: &TlsConnector) -> io::Result<Box<dyn Io>> {
-    let tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
-    let stream = tls.connect(warren_security::server_name(), tcp).await?;
-    Ok(Box::new(stream))
-}
-
-async fn open_unix(path: &Path) -> Result<Box<dyn Io>, ClientError> {
-    let shown = path.display();
-    match UnixStream::connect(path).await {
-        Ok(stream) => Ok(Box::new(stream)),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(ClientError::new(
-            ErrorKind::PermissionDenied,
-            format!("the socket {shown} may not be opened by this user"),
-            "run the command as root or as a member of the group warren",
-        )),
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Err(ClientError::new(
-                ErrorKind::Unavailable,
-                format!("no Warren daemon answers on this machine (socket {shown})"),
-                "start one with `warren up`, or name a manager with --manager",
-            ))
-        }
-        Err(e) => Err(ClientError::new(
-            ErrorKind::Unavailable,
-            format!("cannot connect to the socket {shown}: {e}"),
-            "check that the daemon runs",
-        )),
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = info;
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use tonic::{Code, Status};
+use warren_proto::headers;
 
 /// Class of an error; decides exit codes and whether repeating makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,8 +18,12 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The caller may not.
     PermissionDenied,
-    /// No connection, or nobody can answer now.
+    /// No connection, or nobody can answer now. Whether a change happened is not known.
     Unavailable,
+    /// Certainly not carried out: no manager could be reached, or none that leads. Repeating it later is safe.
+    NotTaken,
+    /// The cluster has removed the node that calls.
+    Removed,
     /// Not possible in the present state.
     FailedPrecondition,
     /// Somebody else changed the object meanwhile.
@@ -75,10 +80,10 @@ impl ClientError {
     pub const fn exit_code(&self) -> u8 {
         match self.kind {
             ErrorKind::InvalidArgument => 2,
-            ErrorKind::Unavailable => 3,
+            ErrorKind::Unavailable | ErrorKind::NotTaken => 3,
             ErrorKind::NotFound => 4,
             ErrorKind::AlreadyExists => 5,
-            ErrorKind::PermissionDenied => 6,
+            ErrorKind::PermissionDenied | ErrorKind::Removed => 6,
             ErrorKind::RolloutFailed => 7,
             ErrorKind::FailedPrecondition
             | ErrorKind::Conflict
@@ -95,7 +100,7 @@ impl ClientError {
     pub const fn is_transient(&self) -> bool {
         matches!(
             self.kind,
-            ErrorKind::Unavailable | ErrorKind::DeadlineExceeded
+            ErrorKind::Unavailable | ErrorKind::NotTaken | ErrorKind::DeadlineExceeded
         )
     }
 }
@@ -128,7 +133,19 @@ impl fmt::Display for ConnectFailure {
 
 impl Error for ConnectFailure {}
 
-fn connect_failure(error: &(dyn Error + 'static)) -> Option<ClientError> {
+/// The connection was gone before the request was written to it.
+pub(crate) fn is_unsent(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
+            return hyper.is_canceled();
+        }
+        next = error.source();
+    }
+    false
+}
+
+pub(crate) fn connect_failure(error: &(dyn Error + 'static)) -> Option<ClientError> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<ConnectFailure>() {
@@ -152,15 +169,27 @@ impl From<Status> for ClientError {
             return failure;
         }
         // A status with a source was made on this side: the connection broke under the call.
-        if status.source().is_some() && matches!(status.code(), Code::Unknown | Code::Unavailable) {
+        if status.source().is_some()
+            && matches!(
+                status.code(),
+                Code::Unknown | Code::Unavailable | Code::Internal
+            )
+        {
             return Self::new(
                 ErrorKind::Unavailable,
                 format!("the connection to the manager broke ({})", status.message()),
                 "try again; `warren node list` shows which managers live",
             );
         }
+        let kind = if status.metadata().contains_key(headers::NOT_APPLIED) {
+            ErrorKind::NotTaken
+        } else if status.metadata().contains_key(headers::REMOVED) {
+            ErrorKind::Removed
+        } else {
+            kind_of(status.code())
+        };
         Self {
-            kind: kind_of(status.code()),
+            kind,
             message: if status.message().is_empty() {
                 format!("the manager answered {:?} without a reason", status.code())
             } else {

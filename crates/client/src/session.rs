@@ -1,9 +1,11 @@
 //! How a worker's session reaches a manager: over the network, or inside one process, with the same
 //! messages.
 
+use crate::attempts::Repeat;
 use crate::connect::{ANSWER_BYTES_MAX, Client};
-use crate::error::{ClientError, ErrorKind};
+use crate::error::ClientError;
 use crate::generated::session::node_session_client::NodeSessionClient;
+use crate::identity::IdentitySource;
 use async_trait::async_trait;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -78,20 +80,35 @@ impl GrpcTransport {
     pub const fn new(client: Client) -> Self {
         Self { client }
     }
+
+    /// Sessions to any of these managers (`host:port` each), with an identity that may be exchanged. Whichever takes the
+    /// session forwards it to the leader.
+    #[must_use]
+    pub fn to_managers(addresses: &[String], identity: &IdentitySource) -> Self {
+        Self::new(Client::managers(addresses, identity))
+    }
+
+    /// Exchanges the managers' addresses for the next sessions; an open session stays.
+    pub fn set_managers(&self, addresses: &[String]) {
+        self.client.set_managers(addresses);
+    }
 }
 
 #[async_trait]
 impl SessionTransport for GrpcTransport {
     async fn open(&self) -> Result<SessionEnds, ClientError> {
-        let (to_manager, outbound) = mpsc::channel(SESSION_QUEUE_MESSAGES);
         let (inbound, from_manager) = mpsc::channel(SESSION_QUEUE_MESSAGES);
-        let mut service = NodeSessionClient::new(self.client.channel())
-            .max_decoding_message_size(ANSWER_BYTES_MAX);
-        let mut answers = service
-            .session(ReceiverStream::new(outbound))
-            .await
-            .map_err(ClientError::from)?
-            .into_inner();
+        // Nothing is sent before a manager has taken the session, so an attempt that failed has done nothing.
+        let opened = self.client.open(Repeat::Safe, |channel| {
+            let (to_manager, outbound) = mpsc::channel(SESSION_QUEUE_MESSAGES);
+            let mut service =
+                NodeSessionClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+            async move {
+                let answer = service.session(ReceiverStream::new(outbound)).await?;
+                Ok(answer.map(|answers| (to_manager, answers)))
+            }
+        });
+        let (to_manager, mut answers) = opened.await?.into_inner();
         tokio::spawn(async move {
             loop {
                 let message = tokio::select! {
@@ -107,7 +124,7 @@ impl SessionTransport for GrpcTransport {
                     Ok(None) => return,
                     Err(status) => {
                         let error = ClientError::from(status);
-                        if error.kind == ErrorKind::Unavailable {
+                        if error.is_transient() {
                             tracing::info!(%error, "the session ended");
                         } else {
                             tracing::warn!(%error, "the session ended");

@@ -1,13 +1,16 @@
 //! The streaming calls: events, container changes, logs, exec, image import.
 
+use crate::attempts::Repeat;
 use crate::connect::Client;
 use crate::error::{ClientError, ErrorKind};
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream, Stream};
+use futures::{FutureExt as _, StreamExt as _};
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Response, Streaming};
 use warren_proto::v1;
 
 /// A stream of answers; after an error nothing more comes.
@@ -43,11 +46,24 @@ pub enum ExecOutput {
     Exit(i32),
 }
 
-fn client_stream<T: Send + 'static>(
-    answer: Result<Response<Streaming<T>>, Status>,
-) -> Result<ClientStream<T>, ClientError> {
-    let stream = answer?.into_inner();
-    Ok(stream.map(|item| item.map_err(Into::into)).boxed())
+fn client_stream<T: Send + 'static>(answer: Response<Streaming<T>>) -> ClientStream<T> {
+    answer
+        .into_inner()
+        .map(|item| item.map_err(Into::into))
+        .boxed()
+}
+
+macro_rules! stream_call {
+    ($self:ident, $name:ident, $request:ident) => {{
+        let answer = $self
+            .open(Repeat::Safe, |channel| {
+                let mut api = $self.api_over(channel);
+                let request = $self.request($request.clone());
+                async move { api.$name(request).await }
+            })
+            .await?;
+        Ok(client_stream(answer))
+    }};
 }
 
 impl Client {
@@ -59,7 +75,7 @@ impl Client {
         &self,
         request: v1::StreamEventsRequest,
     ) -> Result<ClientStream<v1::Event>, ClientError> {
-        client_stream(self.api().stream_events(request).await)
+        stream_call!(self, stream_events, request)
     }
 
     /// First every container there is, as `add`, then each change.
@@ -70,7 +86,7 @@ impl Client {
         &self,
         request: v1::WatchContainersRequest,
     ) -> Result<ClientStream<v1::ContainerEvent>, ClientError> {
-        client_stream(self.api().watch_containers(request).await)
+        stream_call!(self, watch_containers, request)
     }
 
     /// A backup of the cluster, piece by piece.
@@ -81,7 +97,7 @@ impl Client {
         &self,
         request: v1::BackupClusterRequest,
     ) -> Result<ClientStream<v1::BackupChunk>, ClientError> {
-        client_stream(self.api().backup_cluster(request).await)
+        stream_call!(self, backup_cluster, request)
     }
 
     /// Log lines of a service or a container.
@@ -92,7 +108,7 @@ impl Client {
         &self,
         request: v1::GetLogsRequest,
     ) -> Result<ClientStream<v1::LogEntry>, ClientError> {
-        client_stream(self.api().get_logs(request).await)
+        stream_call!(self, get_logs, request)
     }
 
     /// Runs a program inside a container. Drop the answer to end it.
@@ -106,7 +122,6 @@ impl Client {
     ) -> Result<ClientStream<ExecOutput>, ClientError> {
         use v1::exec_request::Input;
         let message = |input| v1::ExecRequest { input: Some(input) };
-        let first = stream::once(async move { message(Input::Start(start)) });
         let rest = input.map(move |item| {
             message(match item {
                 ExecInput::Stdin(bytes) => Input::Stdin(bytes.into()),
@@ -117,7 +132,21 @@ impl Client {
                 ExecInput::Eof => Input::Eof(true),
             })
         });
-        let answer = self.api().exec(first.chain(rest)).await?.into_inner();
+        // Input follows when a manager has taken the call, so that a refused attempt swallows none.
+        let (taken, input) = tokio::sync::oneshot::channel();
+        let input = Arc::new(Mutex::new(Some(input)));
+        let answer = self
+            .open(Repeat::Never, |channel| {
+                let mut api = self.api_over(channel);
+                let first = message(Input::Start(start.clone()));
+                let rest = stream::once(after_taken(Arc::clone(&input))).flatten();
+                let request = self.request(stream::once(async move { first }).chain(rest));
+                async move { api.exec(request).await }
+            })
+            .await?
+            .into_inner();
+        // A call that is over already needs no input.
+        drop(taken.send(rest.boxed()));
         Ok(answer
             .map(|item| exec_output(item.map_err(ClientError::from)?))
             .boxed())
@@ -140,8 +169,9 @@ impl Client {
             ..Default::default()
         };
         let chunks = stream::unfold(Some((archive, failed_tx)), next_chunk);
-        let request = Request::new(stream::once(async move { first }).chain(chunks));
-        let mut api = self.api();
+        let request = self.request(stream::once(async move { first }).chain(chunks));
+        // One attempt: what has been read of the archive cannot be read again.
+        let mut api = self.api_over(self.any_channel().await?);
         let call = api.import_image(request);
         tokio::pin!(call);
         let answer = tokio::select! {
@@ -156,6 +186,26 @@ impl Client {
         };
         Ok(answer?.into_inner().images)
     }
+}
+
+/// Input that will come.
+type Promised<T> = Arc<Mutex<Option<tokio::sync::oneshot::Receiver<BoxStream<'static, T>>>>>;
+
+/// The input of the attempt that was taken; for refused attempts it never begins.
+async fn after_taken<T: Send + 'static>(input: Promised<T>) -> BoxStream<'static, T> {
+    std::future::poll_fn(move |cx| {
+        // The lock is held for a poll only; a refused attempt's stream is dropped before the next one asks.
+        let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
+        match input.as_mut().map(|input| input.poll_unpin(cx)) {
+            None | Some(Poll::Ready(Err(_))) => Poll::Ready(stream::empty().boxed()),
+            Some(Poll::Ready(Ok(stream))) => {
+                *input = None;
+                Poll::Ready(stream)
+            }
+            Some(Poll::Pending) => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// What is still to be read, and whom to tell when that fails; `None` after the last message.

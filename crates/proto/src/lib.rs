@@ -7,6 +7,7 @@
 
 pub mod authz;
 pub mod convert;
+pub mod headers;
 mod redact;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -7,6 +7,7 @@ mod containers;
 mod images;
 mod ingress;
 mod objects;
+mod peers;
 mod quorum;
 mod services;
 mod sessions;
@@ -14,6 +15,7 @@ mod sessions;
 use crate::caller::Caller;
 use crate::control::{ApiResult, ApiStream, ControlPlane};
 use crate::error::ApiError;
+use crate::quorum::PeerPlane;
 use crate::server::Limits;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -30,6 +32,7 @@ pub(crate) type Answers<T> = BoxStream<'static, Result<T, Status>>;
 #[derive(Clone)]
 pub(crate) struct Handlers {
     control: Arc<dyn ControlPlane>,
+    peers: Option<Arc<dyn PeerPlane>>,
     limits: Limits,
     /// Turns true when the server stops.
     stopped: watch::Receiver<bool>,
@@ -38,11 +41,13 @@ pub(crate) struct Handlers {
 impl Handlers {
     pub(crate) fn new(
         control: Arc<dyn ControlPlane>,
+        peers: Option<Arc<dyn PeerPlane>>,
         limits: Limits,
         stopped: watch::Receiver<bool>,
     ) -> Self {
         Self {
             control,
+            peers,
             limits,
             stopped,
         }
