@@ -113,7 +113,7 @@ pub(crate) fn first_command(
         ca: CaMaterial {
             roots_pem: identity.roots_pem.clone(),
             key,
-            rotation_started: None,
+            ..CaMaterial::default()
         },
         key_epochs: vec![KeyEpoch {
             number: 1,

@@ -19,6 +19,9 @@ use zeroize::Zeroizing;
 pub const CA_VALIDITY: Duration = Duration::from_secs(3650 * 86_400);
 /// Life of a node's or person's certificate: 90 days.
 pub const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
+/// Life of the certificate by which an old root vouches for the new one: 400 days, longer than any
+/// rotation of the CA takes.
+pub const CROSS_VALIDITY: Duration = Duration::from_secs(400 * 86_400);
 /// Certificates are valid from this long before they were made, so that a joiner whose clock is a
 /// day and an hour (a wrong time zone and then some) behind can use its own at once.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(25 * 3600);
@@ -94,7 +97,8 @@ impl From<&str> for SubjectName {
     }
 }
 
-/// SHA-256 of a root certificate in DER: what a join token pins.
+/// SHA-256 of a root certificate in DER: what a join token pins. A token made before a rotation of the
+/// CA pins the old root; it works until the rotation is over, and is told so afterwards.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CaDigest(pub [u8; 32]);
 
@@ -106,6 +110,11 @@ impl CaDigest {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.as_ref());
         Self(bytes)
+    }
+    /// The digest as 64 hex digits: what `Node::certificate_root` keeps, and what operators compare.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
     /// Digest of the first certificate in PEM text.
     ///
@@ -194,6 +203,8 @@ pub struct CertificateAuthority {
     cluster: ClusterId,
     cert_pem: String,
     cert_der: CertificateDer<'static>,
+    /// Certificate of this root's key by the root before it, PEM; empty when there is none.
+    cross_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -208,23 +219,13 @@ impl CertificateAuthority {
         validity: Duration,
     ) -> Result<Self, CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(crypto)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Warren Root CA");
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, cluster.to_string());
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, now, validity);
-        params.serial_number = Some(random_serial()?);
+        let params = root_params(cluster, now, validity)?;
         let cert = params.self_signed(&key).map_err(crypto)?;
         Ok(Self {
             cluster,
             cert_pem: cert.pem(),
             cert_der: cert.der().clone(),
+            cross_pem: String::new(),
             issuer: Issuer::new(params, key),
         })
     }
@@ -249,8 +250,47 @@ impl CertificateAuthority {
             cluster,
             cert_pem: cert_pem.to_owned(),
             cert_der,
+            cross_pem: String::new(),
             issuer,
         })
+    }
+
+    /// The same authority in a rotation: each certificate that it issues is followed by `cross_pem`
+    /// (made by [`Self::vouch_for`] of the root before), so that those who know the old root alone
+    /// trust it. An empty text means none.
+    ///
+    /// # Errors
+    /// [`CaError::Load`] when it is not a certificate for this authority's key.
+    pub fn with_cross(mut self, cross_pem: &str) -> Result<Self, CaError> {
+        if !cross_pem.is_empty() {
+            let (cluster, public_key) = root_facts(&root_der(cross_pem)?)?;
+            if cluster != self.cluster || public_key != self.issuer.key().public_key_raw() {
+                return Err(CaError::Load {
+                    what: "its cross certificate is for another key".to_owned(),
+                });
+            }
+        }
+        cross_pem.clone_into(&mut self.cross_pem);
+        Ok(self)
+    }
+
+    /// Certifies the root that follows this one, for the time of the rotation: PEM, valid for
+    /// [`CROSS_VALIDITY`].
+    ///
+    /// # Errors
+    /// [`CaError::OtherCluster`] for the root of another cluster, [`CaError::Crypto`].
+    pub fn vouch_for(&self, newer: &Self, now: Timestamp) -> Result<String, CaError> {
+        if newer.cluster != self.cluster {
+            return Err(CaError::OtherCluster {
+                asked: newer.cluster,
+                own: self.cluster,
+            });
+        }
+        let params = root_params(newer.cluster, now, CROSS_VALIDITY)?;
+        let cert = params
+            .signed_by(newer.issuer.key(), &self.issuer)
+            .map_err(crypto)?;
+        Ok(cert.pem())
     }
 
     /// The root certificate, PEM.
@@ -275,7 +315,8 @@ impl CertificateAuthority {
     }
 
     /// Signs a certificate for the key of a request. Only the public key is taken from the request;
-    /// names, roles and validity are those given here.
+    /// names, roles and validity are those given here. In a rotation the cross certificate follows
+    /// the certificate in the same PEM text.
     ///
     /// # Errors
     /// [`CaError`] for a bad request, an unfit identity or name, another cluster.
@@ -307,7 +348,7 @@ impl CertificateAuthority {
         let cert = params
             .signed_by(&request.public_key, &self.issuer)
             .map_err(crypto)?;
-        Ok(cert.pem())
+        Ok(cert.pem() + &self.cross_pem)
     }
 
     /// Makes a key and its certificate in one go, for a node or person on this very machine.
@@ -325,6 +366,26 @@ impl CertificateAuthority {
         let cert = self.issue(&csr_pem, identity, subject_names, now, validity)?;
         Ok((cert, key_pem))
     }
+}
+
+fn root_params(
+    cluster: ClusterId,
+    now: Timestamp,
+    validity: Duration,
+) -> Result<CertificateParams, CaError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Warren Root CA");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, cluster.to_string());
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut params, now, validity);
+    params.serial_number = Some(random_serial()?);
+    Ok(params)
 }
 
 fn leaf_params(

@@ -174,8 +174,12 @@ pub fn identity_from_pem(pem: &str) -> Result<Identity, IdentityError> {
 /// # Errors
 /// [`IdentityError::NotACertificate`].
 pub fn validity(pem: &str) -> Result<(Timestamp, Timestamp), IdentityError> {
-    let der = first_certificate(pem)?;
-    let cert = parse(&der)?;
+    validity_of_der(&first_certificate(pem)?)
+}
+
+/// As [`validity`], of a certificate in DER.
+pub(crate) fn validity_of_der(der: &[u8]) -> Result<(Timestamp, Timestamp), IdentityError> {
+    let cert = parse(der)?;
     let millis = |seconds: i64| Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
     let validity = cert.validity();
     Ok((
@@ -196,6 +200,12 @@ pub fn renew_at(pem: &str, jitter: u64) -> Result<Timestamp, IdentityError> {
     Ok(Timestamp(
         from.0.saturating_add(life / 2).saturating_add(spread),
     ))
+}
+
+/// The public key of a certificate: for ECDSA the point, uncompressed.
+pub(crate) fn public_key(der: &[u8]) -> Result<Vec<u8>, IdentityError> {
+    let cert = parse(der)?;
+    Ok(cert.public_key().subject_public_key.data.to_vec())
 }
 
 fn first_certificate(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {

@@ -7,20 +7,28 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod ca;
 pub mod identity;
+pub mod renewal;
 pub mod sealing;
 pub mod sensitive;
 pub mod tls;
 pub mod token;
+pub mod unlock;
 
 pub use ca::{
     CaDigest, CaError, CertificateAuthority, KeyAndCsr, SubjectName, generate_key_and_csr,
 };
 pub use identity::{Identity, IdentityError, identity_from_der, identity_from_pem};
+pub use renewal::{Renewal, RenewalError, make_renewal, verify_renewal};
 pub use sealing::{DataKey, Keyring, SealContext, SealError, SealKind, WrapKey, WrappedKey};
 pub use sensitive::Sensitive;
 pub use tls::{
-    ClientAuth, TlsError, client_config, join_client_config, server_config, server_name,
+    ClientAuth, PinError, TlsError, client_config, join_client_config, pin_error, server_config,
+    server_name,
 };
-pub use token::{NewToken, PresentedToken, TokenError, issue_token, verify_token};
+pub use token::{
+    NewToken, PresentedToken, TokenError, issue_token, verify_token, verify_token_for,
+};
+pub use unlock::{UnlockError, UnlockKey};

@@ -17,7 +17,8 @@ pub const SALT_BYTES: usize = 16;
 pub const PASSPHRASE_ROUNDS: u32 = 600_000;
 /// Largest plaintext, in bytes.
 pub const PLAINTEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
-const WRAPPED_BYTES: usize = 4 + NONCE_LEN + KEY_BYTES + 16;
+/// Length of a wrapped key, in bytes.
+pub const WRAPPED_BYTES: usize = 4 + NONCE_LEN + KEY_BYTES + 16;
 
 /// Sealed data that cannot be opened, or data that cannot be sealed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -290,7 +291,7 @@ impl WrapKey {
         Self::derive(passphrase, salt, PASSPHRASE_ROUNDS)
     }
 
-    fn derive(passphrase: &str, salt: &[u8; SALT_BYTES], rounds: u32) -> Self {
+    pub(crate) fn derive(passphrase: &str, salt: &[u8; SALT_BYTES], rounds: u32) -> Self {
         let mut bytes = [0; KEY_BYTES];
         let rounds = NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN);
         let algorithm = ring::pbkdf2::PBKDF2_HMAC_SHA256;
@@ -372,7 +373,7 @@ fn wrap_data(epoch: u32) -> Vec<u8> {
     bytes
 }
 
-fn aead(key: &[u8; KEY_BYTES]) -> LessSafeKey {
+pub(crate) fn aead(key: &[u8; KEY_BYTES]) -> LessSafeKey {
     let unbound = UnboundKey::new(&AES_256_GCM, key).expect("the key has the length of AES-256");
     LessSafeKey::new(unbound)
 }

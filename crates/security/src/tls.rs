@@ -7,7 +7,7 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig,
     SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
@@ -100,9 +100,42 @@ pub fn client_config(
     }
 }
 
+/// Why a joiner does not trust the server that it reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PinError {
+    /// The server shows no root with the token's digest.
+    #[error(
+        "the server is not of the cluster that the join token names, or that cluster's CA was rotated since: check the address, or make a new token with `warren cluster join-token`"
+    )]
+    OtherRoot,
+    /// It shows the root, but its certificate is not by it.
+    #[error(
+        "the server shows the certificate authority that the join token names, but its own certificate is not a manager's signed by it: check the address; somebody may be in between"
+    )]
+    NotByRoot {
+        /// What the verification said.
+        why: String,
+    },
+    /// The certificate is good, but not now.
+    #[error(
+        "the server's certificate is not valid at this machine's time: set the clock (it may be off by 25 hours at most), or renew the manager's certificate"
+    )]
+    Clock,
+}
+
+/// The reason of a failed handshake of [`join_client_config`], when that is what failed.
+#[must_use]
+pub fn pin_error(error: &rustls::Error) -> Option<&PinError> {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+        _ => None,
+    }
+}
+
 /// Settings of a joiner that knows only the digest of the CA from its token. The handshake fails
-/// unless the server shows a root with that digest and a manager's certificate signed by it; so the
-/// token's secret is never sent to anyone else. Connect with [`server_name`].
+/// (see [`pin_error`]) unless the server shows a root with that digest and a manager's certificate
+/// signed by it, so the token's secret is never sent to anyone else. During a rotation of the CA the
+/// certificate may be by the new root, for which the pinned one vouches. Connect with [`server_name`].
 ///
 /// # Errors
 /// [`TlsError`] when this build has no TLS 1.3.
@@ -143,18 +176,21 @@ impl ServerCertVerifier for PinnedRoot {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let root = intermediates
             .iter()
             .find(|der| CaDigest::of_der(der) == self.digest)
-            .ok_or_else(unknown)?;
+            .ok_or_else(|| refused(PinError::OtherRoot))?;
         let mut store = RootCertStore::empty();
         store.add(root.clone().into_owned())?;
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(store), self.provider.clone())
                 .build()
-                .map_err(|_| unknown())?;
-        verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+                .map_err(|e| refused(PinError::NotByRoot { why: e.to_string() }))?;
+        // The root with the digest is the only anchor. The others that the server shows count for
+        // nothing unless a chain of signatures leads through them to that one.
+        verifier
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .map_err(|error| refused(pin_refusal(&error)))
     }
 
     fn verify_tls12_signature(
@@ -185,7 +221,23 @@ impl ServerCertVerifier for PinnedRoot {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+fn refused(why: PinError) -> rustls::Error {
+    rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
+}
+
+fn pin_refusal(error: &rustls::Error) -> PinError {
+    use CertificateError as E;
+    match error {
+        rustls::Error::InvalidCertificate(
+            E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. },
+        ) => PinError::Clock,
+        other => PinError::NotByRoot {
+            why: other.to_string(),
+        },
+    }
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -196,7 +248,7 @@ fn unusable(what: &'static str, why: &dyn std::fmt::Display) -> TlsError {
     }
 }
 
-fn certificates(
+pub(crate) fn certificates(
     pems: &[String],
     what: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -210,7 +262,7 @@ fn certificates(
     Ok(all)
 }
 
-fn pem_certificates(
+pub(crate) fn pem_certificates(
     pem: &str,
     what: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -227,7 +279,7 @@ fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| unusable("private key", &e))
 }
 
-fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
+pub(crate) fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     for root in roots {
         store

@@ -100,6 +100,11 @@ pub struct ClusterSettings {
 pub struct CaMaterial {
     /// Trusted roots in PEM; during a rotation there are two, the new one last.
     pub roots_pem: Vec<String>,
+    /// The last root's key, certified by the root before it (PEM); empty outside a rotation. It goes
+    /// out with every certificate that the new root signs, so that whoever knows the old root alone (a
+    /// join token, a node that was away) trusts them.
+    #[serde(default)]
+    pub cross_pem: String,
     /// Private key of the last root, sealed with the data key.
     #[serde(skip)]
     pub key: SealedData,
@@ -117,6 +122,20 @@ pub struct KeyEpoch {
     pub number: u32,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// What a join token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenState {
+    /// A node may join with it.
+    Valid,
+    /// Taken back by the operator.
+    Revoked,
+    /// Its time is over.
+    Expired,
+    /// No uses left.
+    UsedUp,
 }
 
 /// A join token; only a hash of its secret is kept.
@@ -140,6 +159,23 @@ pub struct JoinToken {
     pub revoked: bool,
     /// State revision of the last change.
     pub version: Revision,
+}
+
+impl JoinToken {
+    /// What the token is good for at a time. One that is not valid never becomes so again, and its
+    /// record may be removed.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> TokenState {
+        if self.revoked {
+            TokenState::Revoked
+        } else if now >= self.expires_at {
+            TokenState::Expired
+        } else if self.uses_left == Some(0) {
+            TokenState::UsedUp
+        } else {
+            TokenState::Valid
+        }
+    }
 }
 
 impl fmt::Debug for JoinToken {

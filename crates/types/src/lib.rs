@@ -20,7 +20,7 @@ pub mod service;
 pub mod spec;
 pub mod validate;
 
-pub use cluster::{CaMaterial, ClusterSettings, JoinToken, KeyEpoch, Role};
+pub use cluster::{CaMaterial, ClusterSettings, JoinToken, KeyEpoch, Role, TokenState};
 pub use container::{
     ActualState, Container, ContainerStatus, DesiredState, ExitInfo, HealthVerdict, Slot,
 };

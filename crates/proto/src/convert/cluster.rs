@@ -21,6 +21,7 @@ impl From<&CaMaterial> for pb::CaMaterial {
         Self {
             roots_pem: v.roots_pem.clone(),
             key: Some((&v.key).into()),
+            cross_pem: v.cross_pem.clone(),
             rotation_started_ms: v.rotation_started.map(|t| t.0),
         }
     }
@@ -32,6 +33,7 @@ impl TryFrom<pb::CaMaterial> for CaMaterial {
         Ok(Self {
             roots_pem: v.roots_pem,
             key: nested(v.key, "key")?,
+            cross_pem: v.cross_pem,
             rotation_started: v.rotation_started_ms.map(Timestamp),
         })
     }

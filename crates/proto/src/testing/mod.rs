@@ -431,12 +431,11 @@ pub fn certificate() -> impl Strategy<Value = Certificate> {
 
 /// Cluster settings.
 pub fn cluster_settings() -> impl Strategy<Value = ClusterSettings> {
-    let ca = (texts(), sealed(), of(timestamp())).prop_map(|(roots_pem, key, rotation_started)| {
-        CaMaterial {
-            roots_pem,
-            key,
-            rotation_started,
-        }
+    let ca = (texts(), text(), sealed(), of(timestamp())).prop_map(|parts| CaMaterial {
+        roots_pem: parts.0,
+        cross_pem: parts.1,
+        key: parts.2,
+        rotation_started: parts.3,
     });
     let epoch = (any::<u32>(), timestamp())
         .prop_map(|(number, created_at)| KeyEpoch { number, created_at });

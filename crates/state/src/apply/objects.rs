@@ -9,7 +9,7 @@ use crate::rejection::{MissingReference, Rejection};
 use crate::table::Object;
 use warren_types::{
     Certificate, ClusterSettings, Config, Ingress, JoinToken, Network, Node, NodeId, Revision,
-    SealedData, Secret, TokenId, ValidationError, Volume, VolumeId, limits,
+    SealedData, Secret, TokenId, TokenState, ValidationError, Volume, VolumeId, limits,
 };
 
 impl Tx<'_> {
@@ -296,27 +296,19 @@ impl Tx<'_> {
     fn token_use(&mut self, id: TokenId) -> Result<OpResult, Rejection> {
         let before = self.get::<JoinToken>(id.as_u128())?;
         let mut after = (*before).clone();
-        let refusal = if before.revoked {
-            Some("was revoked")
-        } else if before.expires_at <= self.time {
-            Some("has expired")
-        } else {
-            match &mut after.uses_left {
-                Some(0) => Some("is used up"),
-                Some(left) => {
-                    *left -= 1;
-                    None
-                }
-                None => None,
+        let reason = match before.state(self.time) {
+            TokenState::Valid => {
+                after.uses_left = after.uses_left.map(|left| left.saturating_sub(1));
+                return Ok(self.put(&*before, after));
             }
+            TokenState::Revoked => "was revoked",
+            TokenState::Expired => "has expired",
+            TokenState::UsedUp => "is used up",
         };
-        match refusal {
-            Some(reason) => Err(Rejection::TokenRefused {
-                id: id.to_string(),
-                reason,
-            }),
-            None => Ok(self.put(&*before, after)),
-        }
+        Err(Rejection::TokenRefused {
+            id: id.to_string(),
+            reason,
+        })
     }
 
     /// A data key may leave the list only when nothing is sealed with it any more, and the newest one

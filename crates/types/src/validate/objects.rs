@@ -440,6 +440,9 @@ impl ClusterSettings {
                 pem(check, &format!("ca.rootsPem[{at}]"), root);
             }
         }
+        if !self.ca.cross_pem.is_empty() {
+            pem(check, "ca.crossPem", &self.ca.cross_pem);
+        }
         if self.ca.rotation_started.is_some() && roots.len() < 2 {
             check.fail(
                 "ca.rotationStarted",
