@@ -104,6 +104,12 @@ pub struct RaftConfig {
     /// Bugs switched on by tests.
     #[cfg(any(test, feature = "testing"))]
     pub bugs: crate::Bugs,
+    /// Is told what happens inside.
+    #[cfg(any(test, feature = "testing"))]
+    pub observer: Option<std::sync::Arc<dyn crate::testing::Observer>>,
+    /// How long each request to the log takes, in milliseconds ([`IoMode::Task`] only).
+    #[cfg(any(test, feature = "testing"))]
+    pub slow_disk_ms: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl RaftConfig {
@@ -125,6 +131,19 @@ impl RaftConfig {
             io: IoMode::Thread,
             #[cfg(any(test, feature = "testing"))]
             bugs: crate::Bugs::default(),
+            #[cfg(any(test, feature = "testing"))]
+            observer: None,
+            #[cfg(any(test, feature = "testing"))]
+            slow_disk_ms: std::sync::Arc::default(),
+        }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn lab(&self) -> crate::testing::Lab {
+        crate::testing::Lab {
+            bugs: self.bugs,
+            observer: self.observer.clone(),
+            slow_disk_ms: std::sync::Arc::clone(&self.slow_disk_ms),
         }
     }
 

@@ -121,6 +121,8 @@ impl RaftHandle {
             },
         ));
         let start = snapshots.load(log.first_index())?;
+        #[cfg(any(test, feature = "testing"))]
+        let found = start.clone();
         let (state, applied) = start.as_ref().map_or_else(Default::default, |start| {
             (start.state.clone(), start.meta.last_log_id)
         });
@@ -134,11 +136,13 @@ impl RaftHandle {
             Arc::clone(&meter),
             Arc::clone(&log_bytes),
             #[cfg(any(test, feature = "testing"))]
-            config.bugs,
+            config.lab(),
         );
         // One that never voted nor heard a leader has promised nothing.
         let promised = !log.meta().is_empty() || log.next_index() > 0;
         let lease = config.profile.lease();
+        #[cfg(any(test, feature = "testing"))]
+        let promised = promised && !config.bugs.promise_forgotten;
         let pulse = Arc::new(Pulse::new(
             config.profile,
             if promised { lease } else { Duration::ZERO },
@@ -149,8 +153,10 @@ impl RaftHandle {
             log_bytes,
             Arc::clone(&meter),
             #[cfg(any(test, feature = "testing"))]
-            config.bugs,
+            config.lab(),
         )?;
+        #[cfg(any(test, feature = "testing"))]
+        shared.tell_start(found.as_ref())?;
         let (log, writer, mut tasks) = start_writer(shared, &snapshots, config.io)?;
         let network = Network {
             id: config.id,
@@ -166,7 +172,7 @@ impl RaftHandle {
 
         let (stop, stopped) = watch::channel(false);
         let (leader_tx, leadership) = watch::channel(Leadership::default());
-        tasks.push(tokio::spawn(watch_leadership(
+        tasks.push(crate::runtime::spawn(watch_leadership(
             config.id,
             engine.clone(),
             Arc::clone(&view),
@@ -174,12 +180,12 @@ impl RaftHandle {
             leader_tx,
             stopped.clone(),
         )));
-        tasks.push(tokio::spawn(allow_elections(
+        tasks.push(crate::runtime::spawn(allow_elections(
             engine.clone(),
             Arc::clone(&pulse),
             stopped.clone(),
         )));
-        tasks.push(tokio::spawn(snapshots::run(
+        tasks.push(crate::runtime::spawn(snapshots::run(
             Arc::clone(&snapshots),
             engine.clone(),
             config.io,
@@ -479,7 +485,7 @@ fn start_writer(
     let log = LogStore::new(Arc::clone(&shared), Arc::clone(snapshots), ops);
     let writer = Writer::new(shared, requests);
     match mode {
-        IoMode::Task => Ok((log, None, vec![tokio::spawn(writer.run_task())])),
+        IoMode::Task => Ok((log, None, vec![crate::runtime::spawn(writer.run_task())])),
         IoMode::Thread => {
             let spawned = std::thread::Builder::new()
                 .name("warren-log".to_owned())

@@ -97,7 +97,9 @@ impl Writer {
             // As with a thread, others go on meanwhile and may add to the batch.
             tokio::task::yield_now().await;
             #[cfg(any(test, feature = "testing"))]
-            if self.shared.bugs.acknowledge_before_sync {
+            self.shared.lab.slow().await;
+            #[cfg(any(test, feature = "testing"))]
+            if self.shared.lab.bugs.acknowledge_before_sync {
                 self.acknowledge_first();
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -138,10 +140,18 @@ impl Writer {
                 done,
             } => self.append(first, records, done),
             Op::Vote { bytes, done } => {
+                #[cfg(any(test, feature = "testing"))]
+                if self.shared.lab.bugs.vote_not_persisted {
+                    return self.finish(Ok(()), done, |done| Op::Vote { bytes, done });
+                }
                 let result = self.shared.log().set_meta(&bytes);
                 self.finish(result, done, |done| Op::Vote { bytes, done })
             }
             Op::Cut { from, done } => {
+                #[cfg(any(test, feature = "testing"))]
+                if self.shared.lab.bugs.cut_not_persisted {
+                    return self.finish(Ok(()), done, |done| Op::Cut { from, done });
+                }
                 let result = self.shared.log().cut_from(from);
                 self.finish(result, done, |done| Op::Cut { from, done })
             }
@@ -198,6 +208,11 @@ impl Writer {
         let begin = Instant::now();
         let result = self.shared.log().append(first, &batch);
         self.shared.meter.fsync.observe(begin.elapsed());
+        #[cfg(any(test, feature = "testing"))]
+        let result = match result {
+            Err(error) if error.is_full() && self.shared.lab.bugs.full_disk_drops_writes => Ok(()),
+            result => result,
+        };
         match result {
             Ok(()) => {
                 self.shared.flushed(first + batch.len() as u64);

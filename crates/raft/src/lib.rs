@@ -20,6 +20,9 @@
 
 mod config;
 mod error;
+mod fair;
+#[cfg(any(test, feature = "testing"))]
+mod gate;
 mod handle;
 mod io;
 mod log_store;
@@ -34,6 +37,8 @@ mod runtime;
 mod serve;
 mod snapshots;
 mod status;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod transport;
 mod types;
 mod view;
@@ -69,4 +74,20 @@ pub struct Bugs {
     pub snapshot_forgets_last_entry: bool,
     /// The leader answers linearizable reads without knowing whether it still leads.
     pub stale_read: bool,
+    /// A write that finds the disk full is dropped and reported as done.
+    pub full_disk_drops_writes: bool,
+    /// A vote is not written to the disk.
+    pub vote_not_persisted: bool,
+    /// What was cut off the log stays on the disk.
+    pub cut_not_persisted: bool,
+    /// After a start from a snapshot its last entry is applied once more.
+    pub snapshot_applied_again: bool,
+    /// A snapshot of the leader is stored, but the state in memory stays the old one.
+    pub install_keeps_old_state: bool,
+    /// Readers see the state without the last entry of which they were told.
+    pub published_late: bool,
+    /// The leader relies on a quorum's acknowledgement for longer than the others keep their promise.
+    pub lease_too_long: bool,
+    /// A restarted node does not keep the promise that it may have given before.
+    pub promise_forgotten: bool,
 }

@@ -1,6 +1,7 @@
 //! The log and the vote, as openraft wants them.
 
 use crate::error::RaftError;
+use crate::fair;
 use crate::io::Op;
 use crate::metrics::Meter;
 use crate::snapshots::Snapshots;
@@ -16,7 +17,7 @@ use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use warren_storage::Log;
 
 /// Memory for entries that were written lately, in bytes. What is not yet written stays whatever the size.
@@ -62,12 +63,12 @@ pub(crate) struct LogShared {
     /// Whether there is space for the next segment.
     room: AtomicBool,
     /// Whether the writer waits for space with requests in its hands.
-    held: watch::Sender<bool>,
+    held: fair::Sender<bool>,
     pub(crate) stopping: AtomicBool,
     log_bytes: Arc<AtomicU64>,
     pub(crate) meter: Arc<Meter>,
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) bugs: crate::Bugs,
+    pub(crate) lab: crate::testing::Lab,
 }
 
 impl LogShared {
@@ -76,7 +77,7 @@ impl LogShared {
         view: Arc<View>,
         log_bytes: Arc<AtomicU64>,
         meter: Arc<Meter>,
-        #[cfg(any(test, feature = "testing"))] bugs: crate::Bugs,
+        #[cfg(any(test, feature = "testing"))] lab: crate::testing::Lab,
     ) -> Result<Self, RaftError> {
         let unreadable = |what, index: u64| RaftError::Unreadable {
             what,
@@ -117,12 +118,12 @@ impl LogShared {
             cache: Mutex::new(cache),
             view,
             room: AtomicBool::new(true),
-            held: watch::Sender::new(false),
+            held: fair::Sender::new(false),
             stopping: AtomicBool::new(false),
             log_bytes,
             meter,
             #[cfg(any(test, feature = "testing"))]
-            bugs,
+            lab,
         };
         shared.update_sizes();
         Ok(shared)
@@ -137,6 +138,8 @@ impl LogShared {
     }
 
     pub(crate) fn flushed(&self, next: u64) {
+        #[cfg(any(test, feature = "testing"))]
+        self.lab.flushed(next);
         let mut cache = self.cache();
         cache.flushed = next;
         cache.shrink();
@@ -162,7 +165,7 @@ impl LogShared {
             .send_if_modified(|value| std::mem::replace(value, held) != held);
     }
 
-    pub(crate) fn held(&self) -> watch::Receiver<bool> {
+    pub(crate) fn held(&self) -> fair::Receiver<bool> {
         self.held.subscribe()
     }
 
@@ -192,6 +195,37 @@ impl LogShared {
     /// Index up to which the log was purged.
     pub(crate) fn purged_index(&self) -> Option<u64> {
         self.cache().purged.map(|purged| purged.index)
+    }
+
+    /// Tells what was found on the disk.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn tell_start(
+        &self,
+        found: Option<&crate::snapshots::Candidate>,
+    ) -> Result<(), RaftError> {
+        let Some(observer) = &self.lab.observer else {
+            return Ok(());
+        };
+        let log = self.log();
+        let records = log.read(log.first_index()..log.next_index(), usize::MAX)?;
+        drop(log);
+        let entries: Vec<_> = records
+            .into_iter()
+            .filter_map(|record| Entry::decode(record.into()).ok())
+            .map(|entry| crate::testing::entry_info(&entry))
+            .collect();
+        let cache = self.cache();
+        let snapshot = found.and_then(|found| {
+            let last = found.meta.last_log_id.as_ref()?;
+            Some((crate::testing::entry_id(last), &found.state))
+        });
+        observer.started(
+            cache.purged.as_ref().map(crate::testing::entry_id),
+            &entries,
+            cache.vote.as_ref().map(crate::testing::vote_info),
+            snapshot,
+        );
+        Ok(())
     }
 
     /// Entries of a range, at most about [`READ_BYTES`] of them when they come from disk.
@@ -381,6 +415,8 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        #[cfg(any(test, feature = "testing"))]
+        self.shared.lab.voted(vote);
         let bytes = vote.encode();
         self.request(|done| Op::Vote { bytes, done }).await?;
         self.shared.cache().vote = Some(*vote);
@@ -393,9 +429,13 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut records = Vec::new();
+        #[cfg(any(test, feature = "testing"))]
+        let mut told = Vec::new();
         let mut cache = self.shared.cache();
         let first = cache.next();
         for entry in entries {
+            #[cfg(any(test, feature = "testing"))]
+            told.push(crate::testing::entry_info(&entry));
             let record = entry.encode();
             cache.last = Some(entry.log_id);
             cache.bytes += record.len();
@@ -403,6 +443,8 @@ impl RaftLogStorage<Types> for LogStore {
             records.push(record);
         }
         drop(cache);
+        #[cfg(any(test, feature = "testing"))]
+        self.shared.lab.appended(&told);
         self.send(Op::Append {
             first,
             records,
@@ -425,7 +467,11 @@ impl RaftLogStorage<Types> for LogStore {
             }
             cache.last = last;
         }
+        #[cfg(any(test, feature = "testing"))]
+        self.shared.lab.cut(from);
         self.request(|done| Op::Cut { from, done }).await?;
+        #[cfg(any(test, feature = "testing"))]
+        self.shared.lab.cut(from);
         // Only now: appends that were under way have reported themselves flushed before the cut was done.
         let mut cache = self.shared.cache();
         cache.flushed = cache.flushed.min(from);
@@ -448,6 +494,8 @@ impl RaftLogStorage<Types> for LogStore {
         };
         let Some(upto) = upto else { return Ok(()) };
         self.request(|done| Op::Purge { upto, done }).await?;
+        #[cfg(any(test, feature = "testing"))]
+        self.shared.lab.purged(&upto);
         let mut cache = self.shared.cache();
         if cache.purged.is_none_or(|purged| purged < upto) {
             cache.purged = Some(upto);

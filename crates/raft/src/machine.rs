@@ -26,7 +26,7 @@ pub(crate) struct Machine {
     meter: Arc<Meter>,
     log_bytes: Arc<AtomicU64>,
     #[cfg(any(test, feature = "testing"))]
-    bugs: crate::Bugs,
+    lab: crate::testing::Lab,
 }
 
 impl Machine {
@@ -36,9 +36,11 @@ impl Machine {
         start: Option<Candidate>,
         meter: Arc<Meter>,
         log_bytes: Arc<AtomicU64>,
-        #[cfg(any(test, feature = "testing"))] bugs: crate::Bugs,
+        #[cfg(any(test, feature = "testing"))] lab: crate::testing::Lab,
     ) -> Self {
         let (state, meta) = start.map_or_else(Default::default, |start| (start.state, start.meta));
+        #[cfg(any(test, feature = "testing"))]
+        let meta = lab.start_meta(meta);
         Self {
             view,
             snapshots,
@@ -48,7 +50,7 @@ impl Machine {
             meter,
             log_bytes,
             #[cfg(any(test, feature = "testing"))]
-            bugs,
+            lab,
         }
     }
 
@@ -126,15 +128,25 @@ impl RaftStateMachine<Types> for Machine {
                 }
             };
             self.applied = Some(entry.log_id);
+            #[cfg(any(test, feature = "testing"))]
+            self.lab.applied(&entry, &self.state);
             count += 1;
             answers.extend(responder.map(|responder| (responder, outcome)));
         }
-        self.view.publish(&self.state, sets, self.applied);
+        #[cfg(any(test, feature = "testing"))]
+        let shown = if self.lab.bugs.published_late {
+            &before_last
+        } else {
+            &self.state
+        };
+        #[cfg(not(any(test, feature = "testing")))]
+        let shown = &self.state;
+        self.view.publish(shown, sets, self.applied);
         if let Some(each) = begin.elapsed().checked_div(count) {
             self.meter.apply.observe_many(each, count.into());
         }
         #[cfg(any(test, feature = "testing"))]
-        let state = if self.bugs.snapshot_forgets_last_entry {
+        let state = if self.lab.bugs.snapshot_forgets_last_entry {
             before_last
         } else {
             self.state.clone()
@@ -193,8 +205,16 @@ impl RaftStateMachine<Types> for Machine {
             io::Error::other(error)
         })?;
         self.snapshots.keep(snapshot);
+        #[cfg(any(test, feature = "testing"))]
+        let state = if self.lab.bugs.install_keeps_old_state {
+            self.state.clone()
+        } else {
+            state
+        };
         self.state = state;
         self.applied = meta.last_log_id;
+        #[cfg(any(test, feature = "testing"))]
+        self.lab.installed(meta, &self.state);
         self.membership = meta.last_membership.clone();
         self.view.replace(&self.state, self.applied);
         Ok(())

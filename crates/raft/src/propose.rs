@@ -82,7 +82,7 @@ impl RaftHandle {
         &self,
         bytes: &Bytes,
         begin: Instant,
-        mut held: tokio::sync::watch::Receiver<bool>,
+        mut held: crate::fair::Receiver<bool>,
     ) -> Result<Option<Applied>, ProposeError> {
         let inner = &*self.inner;
         let command = CommandBytes {

@@ -37,6 +37,19 @@ fn next_seed() -> u64 {
     z ^ (z >> 31)
 }
 
+/// Spawns a task; in simulations it belongs to the gate of the one that spawns it.
+pub(crate) fn spawn<T>(future: T) -> tokio::task::JoinHandle<T::Output>
+where
+    T: Future + OptionalSend + 'static,
+    T::Output: OptionalSend + 'static,
+{
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(gate) = crate::gate::Gate::current() {
+        return gate.spawn(future);
+    }
+    tokio::spawn(future)
+}
+
 /// The runtime.
 #[derive(Debug)]
 pub(crate) struct Rt(TokioRuntime);
@@ -51,7 +64,7 @@ impl AsyncRuntime for Rt {
         <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = SmallRng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = crate::fair::FairWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 
@@ -60,7 +73,7 @@ impl AsyncRuntime for Rt {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        TokioRuntime::spawn(future)
+        spawn(future)
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

@@ -16,7 +16,7 @@ pub(crate) struct View {
     revision: watch::Sender<Revision>,
     applied_term: AtomicU64,
     /// Index of the last applied entry plus one; 0 for none.
-    applied_next: watch::Sender<u64>,
+    applied_next: crate::fair::Sender<u64>,
     failure: Mutex<Option<String>>,
 }
 
@@ -28,7 +28,7 @@ impl View {
             feed: Mutex::new(Feed::new(revision)),
             revision: watch::Sender::new(revision),
             applied_term: AtomicU64::new(0),
-            applied_next: watch::Sender::new(0),
+            applied_next: crate::fair::Sender::new(0),
             failure: Mutex::new(None),
         };
         view.set_applied(applied);
@@ -101,7 +101,7 @@ impl View {
     }
 
     /// Index of the last applied entry plus one, as it grows.
-    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+    pub(crate) fn applied(&self) -> crate::fair::Receiver<u64> {
         self.applied_next.subscribe()
     }
 

@@ -142,7 +142,7 @@ impl Watcher {
         };
         tracing::info!("finishing a change of the managers that an earlier leader began");
         let engine = self.engine.clone();
-        tokio::spawn(async move {
+        crate::runtime::spawn(async move {
             let change = ChangeMembers::ReplaceAllVoters(voters);
             if let Err(error) = engine.change_membership(change, false).await {
                 tracing::warn!(%error, "cannot finish the change of the managers, the next leader will");

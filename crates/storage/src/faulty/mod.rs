@@ -111,6 +111,11 @@ impl FaultyDisk {
         state.crash_at = Some(state.ops + ops.max(1));
     }
 
+    /// Takes [`FaultyDisk::crash_after`] back.
+    pub fn disarm(&self) {
+        self.state().crash_at = None;
+    }
+
     /// Whether the power is gone and [`FaultyDisk::crash`] has to be called.
     #[must_use]
     pub fn is_down(&self) -> bool {
