@@ -2,12 +2,15 @@
 
 mod apply;
 mod fake;
+mod fake_quorum;
+mod quorum;
 
 use crate::api::{ImageView, NodeView};
 use crate::error::{CliError, Exit};
 use crate::{Cli, Context, Io, Outcome, golden};
 use clap::Parser;
 use fake::{Fake, Fate, NOW, at};
+use fake_quorum::voter;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
@@ -105,6 +108,7 @@ fn house() -> Fake {
                 ..NodeView::default()
             },
         ];
+        world.quorum.members = vec![voter("n1", "edge-1", true)];
         world.images = vec![ImageView {
             references: vec!["nginx:1".into()],
             digest: "sha256:0123456789abcdef0123".into(),
@@ -200,6 +204,11 @@ fn golden_help() {
 #[tokio::test]
 async fn empty_lists_print_nothing_to_standard_output() {
     let fake = Fake::default();
+    let ran = ok(&fake, "cluster token list").await;
+    assert_eq!(
+        (ran.out.as_str(), ran.err.as_str()),
+        ("", "No join tokens.\n")
+    );
     for what in ["service", "container", "node", "image", "secret", "volume"] {
         let ran = ok(&fake, &format!("{what} list")).await;
         assert_eq!(ran.out, "", "{what}");

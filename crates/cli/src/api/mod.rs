@@ -4,8 +4,13 @@
 //! The view types are also the JSON and YAML form of `-o json|yaml`: fields are only ever added.
 
 use crate::error::Result;
+mod quorum;
 mod views;
 
+pub use quorum::{
+    DataKeyView, NewAuthority, NewToken, NewTokenView, QuorumApi, Recovered, SettingsChange,
+    SettingsView, StaleView, TokenView,
+};
 pub use views::{
     ClusterView, ContainerView, EventView, ImageDetails, ImageView, MemberView, NodeView,
     RolloutView, SecretView, ServiceView, StatusView, Time, VolumeView,
@@ -194,7 +199,7 @@ pub struct NodeChange {
 
 /// What the commands need of a cluster. Names are accepted where ids are.
 #[async_trait]
-pub trait Api: Send + Sync {
+pub trait Api: QuorumApi {
     /// The daemon that answers.
     async fn status(&self) -> Result<StatusView>;
     /// Stops the daemon; containers keep running. Returns its process id.

@@ -1,5 +1,6 @@
 //! What the cluster shows: also the JSON and YAML form of `-o json|yaml`. Fields are only ever added.
 
+use super::quorum::SettingsView;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use warren_types::{ExitInfo, PortMapping, ServiceSpec, Timestamp};
@@ -285,8 +286,22 @@ pub struct MemberView {
     pub id: String,
     /// Address.
     pub address: String,
-    /// Voter, Nonvoter or Staging.
+    /// Voter, Nonvoter (catching up) or Staging (listed, not yet a member).
     pub suffrage: String,
+    /// Name of its node.
+    pub name: String,
+    /// It leads.
+    pub leader: bool,
+    /// It answers the leader.
+    pub reachable: bool,
+    /// Milliseconds since it last answered the leader; null when unknown.
+    pub last_contact_ms: Option<u64>,
+    /// Log entries that it lacks.
+    pub lag: u64,
+    /// Role of its node: manager or hybrid.
+    pub role: String,
+    /// Version of its program.
+    pub version: String,
 }
 
 /// The cluster as a whole.
@@ -325,6 +340,41 @@ pub struct ClusterView {
     pub ca_fingerprint: String,
     /// Members of the quorum.
     pub members: Vec<MemberView>,
+    /// Managers whose voice counts.
+    pub voters: u32,
+    /// Voters that answer.
+    pub voters_healthy: u32,
+    /// Voters that a write needs.
+    pub quorum_needed: u32,
+    /// Voters that may fail now without stopping writes.
+    pub failures_tolerated: u32,
+    /// Changes of leader that the answering manager has seen since its start.
+    pub leader_changes: u64,
+    /// Entries in the answering manager's log.
+    pub log_entries: u64,
+    /// Bytes of its log.
+    pub log_bytes: u64,
+    /// Last entry of its newest snapshot.
+    pub snapshot_index: u64,
+    /// Bytes of its newest snapshot.
+    pub snapshot_bytes: u64,
+    /// Last entry that it has carried out.
+    pub applied_index: u64,
+    /// Last entry that it knows a quorum has.
+    pub committed_index: u64,
+    /// Microseconds within which 99 of 100 writes were stored by a quorum, since the leader began; null
+    /// when nothing was measured.
+    pub commit_p99_micros: Option<u64>,
+    /// What needs attention.
+    pub warnings: Vec<String>,
+    /// Name of the manager whose figures these are.
+    pub answered_by: String,
+    /// Settings.
+    pub settings: SettingsView,
+    /// Nodes are moving to a new certificate authority.
+    pub ca_rotation: bool,
+    /// Nodes that still have a certificate of the old one.
+    pub ca_rotation_waiting: u32,
     /// When it was made.
     pub created_at: Time,
 }
@@ -359,6 +409,12 @@ pub struct StatusView {
     pub pid: u32,
     /// When it started.
     pub started_at: Time,
+    /// It waits for the unlock key.
+    pub locked: bool,
+    /// The quorum is in its reach.
+    pub quorum: bool,
+    /// The cluster has removed its node.
+    pub removed: bool,
 }
 
 /// An event.

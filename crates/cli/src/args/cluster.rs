@@ -4,6 +4,10 @@ use super::daemon::{
     ClusterInitArgs, ClusterRestoreFlags, JoinFlags, ManagerJoinFlags, NodeResetArgs, NodeRunArgs,
     NodeStopArgs,
 };
+use super::quorum::{
+    AutoLockCommand, BackupArgs, CaCommand, DataKeyCommand, JoinTokenArgs, LeaveArgs, PromoteArgs,
+    RecoverArgs, SettingsArgs, TokenCommand, UnlockArgs,
+};
 use super::{OutputArgs, WaitArgs};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -14,11 +18,43 @@ use warren_types::Availability;
 pub enum ClusterCommand {
     /// Make a new cluster with this machine as its first manager, and run it until stopped.
     Init(ClusterInitArgs),
-    /// Id, leader, members and counts of the cluster.
+    /// The cluster, its managers and the health of its quorum.
     #[command(visible_alias = "inspect")]
     Info(OutputArgs),
+    /// Say whether the cluster is healthy, and why not; exit status 1 when it is not.
+    Health(OutputArgs),
+    /// Make a token for a new node, and print the command to run there.
+    JoinToken(JoinTokenArgs),
+    /// Join tokens that exist.
+    #[command(subcommand, visible_alias = "tokens")]
+    Token(TokenCommand),
+    /// Show or change settings of the cluster.
+    #[command(visible_alias = "config")]
+    Settings(SettingsArgs),
+    /// Let another manager lead.
+    #[command(visible_alias = "hand-over")]
+    TransferLeadership {
+        /// Name or id of the manager [default: the one that is furthest].
+        #[arg(value_name = "NODE")]
+        name: Option<String>,
+    },
+    /// Write everything that the cluster knows, secrets included, into a file sealed with a passphrase.
+    Backup(BackupArgs),
     /// Make this machine the first manager of a cluster from a backup, and run it until stopped.
     Restore(ClusterRestoreFlags),
+    /// After the majority of the managers is lost for good: let this manager go on alone.
+    Recover(RecoverArgs),
+    /// Give a locked manager its unlock key.
+    Unlock(UnlockArgs),
+    /// Whether a manager that starts needs an unlock key.
+    #[command(subcommand)]
+    AutoLock(AutoLockCommand),
+    /// The certificate authority of the cluster.
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// The key that seals secrets.
+    #[command(subcommand)]
+    DataKey(DataKeyCommand),
 }
 
 /// `warren manager …`.
@@ -69,6 +105,19 @@ pub enum NodeCommand {
         #[arg(value_name = "NODE")]
         name: String,
     },
+    /// Make a worker a manager.
+    Promote(PromoteArgs),
+    /// Make a manager a worker; its containers stay.
+    Demote {
+        /// Name or id.
+        #[arg(value_name = "NODE")]
+        name: String,
+        /// Waiting.
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Take this machine out of the cluster and stop its daemon.
+    Leave(LeaveArgs),
     /// Take a node that is down out of the cluster.
     #[command(visible_alias = "rm")]
     Remove {

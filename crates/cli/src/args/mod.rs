@@ -3,6 +3,7 @@
 mod cluster;
 mod daemon;
 mod objects;
+mod quorum;
 mod service;
 
 pub use cluster::{
@@ -18,6 +19,10 @@ pub use daemon::{
 pub use objects::{
     ApplyArgs, ContainerCommand, ContainerListArgs, DiffArgs, EventsArgs, ExecArgs, ImageCommand,
     LogFlags, SecretCommand, SecretCreateArgs, VolumeCommand, VolumeCreateArgs,
+};
+pub use quorum::{
+    AutoLockCommand, BackupArgs, CaCommand, DataKeyCommand, JoinTokenArgs, LeaveArgs, PromoteArgs,
+    RecoverArgs, Setting, SettingsArgs, SettingsCommand, TokenCommand, TokenRoleArg, UnlockArgs,
 };
 pub use service::{
     ContainerFlags, HealthFlags, ModeArg, PublishModeArg, RestartFlags, RolloutFlags,

@@ -1,33 +1,87 @@
-//! `warren cluster info`, `warren version`.
+//! `warren cluster info`, `warren cluster health`, `warren version`.
 
-use crate::api::{Api, ClusterView, StatusView};
+use super::stale::stale_text;
+use crate::api::{Api, ClusterView, MemberView, NodeView, SettingsView, StaleView, StatusView};
 use crate::args::{Format, OutputArgs};
 use crate::error::Result;
 use crate::io::Io;
-use crate::output::{self, Table, ago, fields};
+use crate::output::{self, Table, ago, clean, fields};
 use serde::Serialize;
-use warren_types::Timestamp;
+use warren_types::{Bytes, Duration, Timestamp};
+
+/// What `cluster info` shows.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Info {
+    #[serde(flatten)]
+    cluster: ClusterView,
+    /// The answering manager is outside the quorum.
+    stale: Option<StaleView>,
+}
 
 pub(crate) async fn info(args: OutputArgs, api: &dyn Api, io: &mut Io) -> Result<()> {
     let cluster = api.cluster().await?;
+    let stale = api.stale();
+    if let Some(stale) = &stale {
+        io.say(&stale_text(stale, &cluster.answered_by))?;
+    }
     let now = (io.now)();
-    output::inspect(io, args.output, &[cluster], |c| block(c, now))
+    let wide = args.output == Format::Wide;
+    let info = Info { cluster, stale };
+    output::inspect(io, args.output, &[info], |i| block(i, wide, now))
 }
 
-fn block(c: &ClusterView, now: Timestamp) -> String {
-    let mut text = fields(&[
+fn block(info: &Info, wide: bool, now: Timestamp) -> String {
+    let c = &info.cluster;
+    let mut rows = about(c);
+    rows.extend(quorum(c));
+    rows.extend(log(c));
+    rows.extend([
+        ("Settings", settings_text(&c.settings)),
+        ("Auto-lock", on_off(c.settings.auto_lock)),
+        ("CA fingerprint", c.ca_fingerprint.clone()),
+        ("CA rotation", rotation(c)),
+        ("Created", ago(c.created_at, now)),
+        ("Answered by", answered_by(info)),
+    ]);
+    let mut text = fields(&rows);
+    text.push('\n');
+    text.push_str(&members(&c.members, wide).render(wide));
+    if !c.warnings.is_empty() {
+        text.push_str("\nWarnings:\n");
+        for warning in &c.warnings {
+            text.push_str(&format!("  {}\n", clean(warning)));
+        }
+    }
+    text
+}
+
+type Rows = Vec<(&'static str, String)>;
+
+fn about(c: &ClusterView) -> Rows {
+    let leader = if c.leader.is_empty() {
+        &c.leader_id
+    } else {
+        &c.leader
+    };
+    vec![
         ("Name", c.name.clone()),
         ("ID", c.id.clone()),
         (
             "Leader",
-            if c.leader.is_empty() {
-                c.leader_id.clone()
+            if leader.is_empty() {
+                "none".to_owned()
             } else {
-                c.leader.clone()
+                leader.clone()
             },
         ),
         ("Leader ID", c.leader_id.clone()),
         ("Leader address", c.leader_address.clone()),
+    ]
+}
+
+fn quorum(c: &ClusterView) -> Rows {
+    vec![
         (
             "Quorum",
             if c.quorum {
@@ -37,6 +91,7 @@ fn block(c: &ClusterView, now: Timestamp) -> String {
             }
             .to_owned(),
         ),
+        ("Voters", voters_text(c)),
         ("Managers", c.managers.to_string()),
         ("Nodes", format!("{} ({} ready)", c.nodes, c.nodes_ready)),
         ("Services", c.services.to_string()),
@@ -46,20 +101,206 @@ fn block(c: &ClusterView, now: Timestamp) -> String {
         ),
         ("Revision", c.revision.to_string()),
         ("Term", c.term.to_string()),
-        ("CA fingerprint", c.ca_fingerprint.clone()),
-        ("Created", ago(c.created_at, now)),
-    ]);
-    let mut table = Table::new(&[("MEMBER", 0), ("ADDRESS", 0), ("SUFFRAGE", 0)]);
-    for member in &c.members {
-        table.row([
-            member.id.clone(),
-            member.address.clone(),
-            member.suffrage.clone(),
-        ]);
+        ("Leader changes", c.leader_changes.to_string()),
+    ]
+}
+
+fn voters_text(c: &ClusterView) -> String {
+    format!(
+        "{} of {} answer; a write needs {}; {} more may fail",
+        c.voters_healthy, c.voters, c.quorum_needed, c.failures_tolerated
+    )
+}
+
+fn log(c: &ClusterView) -> Rows {
+    let snapshot = if c.snapshot_index == 0 {
+        "none yet".to_owned()
+    } else {
+        format!("entry {}, {}", c.snapshot_index, Bytes(c.snapshot_bytes))
+    };
+    vec![
+        (
+            "Log",
+            format!("{} entries, {}", c.log_entries, Bytes(c.log_bytes)),
+        ),
+        ("Snapshot", snapshot),
+        (
+            "Applied",
+            format!("entry {} of {}", c.applied_index, c.committed_index),
+        ),
+        (
+            "Commit p99",
+            c.commit_p99_micros
+                .map(|micros| format!("{}.{} ms", micros / 1000, micros % 1000 / 100))
+                .unwrap_or_default(),
+        ),
+    ]
+}
+
+pub(crate) fn settings_text(s: &SettingsView) -> String {
+    format!(
+        "snapshot every {} entries or {}\nlog at most {}\nheartbeat {}, node down after {}",
+        s.snapshot_entries,
+        Bytes(s.snapshot_bytes),
+        Bytes(s.log_bytes_max),
+        Duration(s.heartbeat_ms),
+        Duration(s.node_down_after_ms)
+    )
+}
+
+pub(crate) fn on_off(on: bool) -> String {
+    if on { "on" } else { "off" }.to_owned()
+}
+
+fn rotation(c: &ClusterView) -> String {
+    if c.ca_rotation {
+        format!(
+            "under way: {} nodes still have a certificate of the old authority",
+            c.ca_rotation_waiting
+        )
+    } else {
+        String::new()
     }
-    text.push('\n');
-    text.push_str(&table.render(true));
-    text
+}
+
+fn answered_by(info: &Info) -> String {
+    let name = &info.cluster.answered_by;
+    if info.stale.is_some() {
+        format!("{name} (stale: it is outside the quorum)")
+    } else {
+        name.clone()
+    }
+}
+
+/// voter, learner or staging.
+pub(crate) fn standing(member: &MemberView) -> String {
+    match member.suffrage.as_str() {
+        "Nonvoter" => "learner".to_owned(),
+        other => other.to_ascii_lowercase(),
+    }
+}
+
+fn members(members: &[MemberView], wide: bool) -> Table {
+    let mut columns = vec![
+        ("MANAGER", 30),
+        ("ROLE", 0),
+        ("STATE", 0),
+        ("LEADER", 0),
+        ("REACHABLE", 0),
+        ("LAST CONTACT", 0),
+        ("LAG", 0),
+        ("VERSION", 0),
+        ("ADDRESS", 30),
+    ];
+    if wide {
+        columns.push(("ID", 0));
+    }
+    let mut table = Table::new(&columns);
+    for m in members {
+        let contact = m.last_contact_ms.map(|ms| Duration(ms).to_string());
+        let mut cells = vec![
+            name(m).to_owned(),
+            m.role.clone(),
+            standing(m),
+            if m.leader { "yes" } else { "" }.to_owned(),
+            if m.reachable { "yes" } else { "no" }.to_owned(),
+            contact.unwrap_or_default(),
+            m.lag.to_string(),
+            m.version.clone(),
+            m.address.clone(),
+        ];
+        if wide {
+            cells.push(m.id.clone());
+        }
+        table.row(cells);
+    }
+    table
+}
+
+fn name(member: &MemberView) -> &str {
+    if member.name.is_empty() {
+        &member.id
+    } else {
+        &member.name
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Health {
+    healthy: bool,
+    /// Why it is not.
+    reasons: Vec<String>,
+    /// What needs attention and is no failure yet.
+    warnings: Vec<String>,
+}
+
+/// Prints whether the cluster is healthy; the result is the exit status.
+pub(crate) async fn health(args: OutputArgs, api: &dyn Api, io: &mut Io) -> Result<u8> {
+    let cluster = api.cluster().await?;
+    let nodes = api.nodes().await?;
+    let stale = api.stale();
+    let reasons = reasons(&cluster, &nodes, stale.as_ref());
+    let health = Health {
+        healthy: reasons.is_empty(),
+        reasons,
+        warnings: cluster.warnings,
+    };
+    match args.output {
+        Format::Table | Format::Wide => {
+            let mut text = String::new();
+            if health.healthy {
+                text.push_str("healthy\n");
+            }
+            for reason in &health.reasons {
+                text.push_str(&format!("unhealthy: {}\n", clean(reason)));
+            }
+            for warning in &health.warnings {
+                text.push_str(&format!("warning: {}\n", clean(warning)));
+            }
+            io.print(&text)?;
+        }
+        form => output::value(io, form, &health)?,
+    }
+    Ok(u8::from(!health.healthy))
+}
+
+fn reasons(c: &ClusterView, nodes: &[NodeView], stale: Option<&StaleView>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(stale) = stale {
+        reasons.push(stale_text(stale, &c.answered_by));
+    }
+    if !c.quorum {
+        reasons.push(format!(
+            "no quorum: {} of {} voters answer, a write needs {}; start the managers that are missing, \
+             or, when they are lost for good, `warren cluster recover` on the one that has most",
+            c.voters_healthy, c.voters, c.quorum_needed
+        ));
+        // Without a leader nobody knows who else answers.
+        return reasons;
+    }
+    for member in &c.members {
+        if !member.reachable && member.suffrage == "Voter" {
+            let silent = member
+                .last_contact_ms
+                .map_or_else(String::new, |ms| format!(", silent for {}", Duration(ms)));
+            reasons.push(format!(
+                "manager {} does not answer{silent}; start it, or `warren node remove {0}`",
+                name(member)
+            ));
+        }
+    }
+    for node in nodes.iter().filter(|n| n.status == "down") {
+        // A manager that is down has been told already.
+        if !c.members.iter().any(|m| m.id == node.id && !m.reachable) {
+            let why = if node.reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", node.reason)
+            };
+            reasons.push(format!("node {} is down{why}", node.name));
+        }
+    }
+    reasons
 }
 
 #[derive(Serialize)]
@@ -83,10 +324,20 @@ pub(crate) fn version(args: OutputArgs, daemon: Option<StatusView>, io: &mut Io)
         (
             "Daemon",
             match &daemon {
-                Some(d) => format!("{} on {}", d.version, d.node),
+                Some(d) => format!("{} on {}{}", d.version, d.node, state(d)),
                 None => "does not answer".to_owned(),
             },
         ),
     ]);
     io.print(&text)
+}
+
+fn state(daemon: &StatusView) -> &'static str {
+    if daemon.removed {
+        " (removed from its cluster: `warren node reset`)"
+    } else if daemon.locked {
+        " (locked: `warren cluster unlock`)"
+    } else {
+        ""
+    }
 }

@@ -7,14 +7,21 @@ pub(crate) mod container;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod image;
+pub(crate) mod keys;
 pub(crate) mod logs;
+pub(crate) mod member;
 pub(crate) mod node;
+pub(crate) mod recover;
 pub(crate) mod secret;
 pub(crate) mod service;
+pub(crate) mod settings;
 pub(crate) mod show;
 pub(crate) mod spec;
+pub(crate) mod stale;
+pub(crate) mod token;
 pub mod up;
 pub(crate) mod volume;
+pub(crate) mod waiting;
 
 use crate::error::{CliError, Exit, Result};
 

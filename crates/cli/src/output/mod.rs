@@ -5,7 +5,7 @@ mod text;
 mod yaml;
 
 pub use table::{Column, Table, fields};
-pub use text::{age, ago, clean, short_id};
+pub use text::{age, ago, clean, short_id, span};
 pub use yaml::to_yaml;
 
 use crate::args::Format;

@@ -1,7 +1,7 @@
 //! Small texts: ages, short ids, cleaned cells.
 
 use crate::api::Time;
-use warren_types::Timestamp;
+use warren_types::{Duration, Timestamp};
 
 /// Characters of a short id. Ids begin with their time, so that those made together begin alike: the
 /// short form is the end, which is random.
@@ -20,7 +20,13 @@ pub fn age(at: Time, now: Timestamp) -> String {
     let Some(at) = at.0 else {
         return String::new();
     };
-    let seconds = now.since(at).as_millis() / 1000;
+    span(now.since(at))
+}
+
+/// A span in the largest fitting unit.
+#[must_use]
+pub fn span(span: Duration) -> String {
+    let seconds = span.as_millis() / 1000;
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7200 => format!("{}m", seconds / 60),

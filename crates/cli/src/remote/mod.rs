@@ -1,5 +1,6 @@
 //! The cluster behind the client.
 
+mod quorum;
 mod views;
 
 use crate::api::{

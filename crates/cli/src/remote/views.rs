@@ -1,8 +1,9 @@
 //! Messages of the wire as the commands' views.
 
 use crate::api::{
-    ClusterView, ContainerView, EventView, ImageDetails, ImageView, LogLine, MemberView, NodeView,
-    RolloutView, SecretView, ServiceView, StatusView, Time, VolumeView,
+    ClusterView, ContainerView, EventView, ImageDetails, ImageView, LogLine, MemberView,
+    NewTokenView, NodeView, RolloutView, SecretView, ServiceView, SettingsView, StatusView, Time,
+    TokenView, VolumeView,
 };
 use crate::error::{CliError, Result};
 use warren_client::v1;
@@ -252,16 +253,78 @@ pub(super) fn cluster(c: v1::GetClusterInfoResponse) -> ClusterView {
         revision: c.revision,
         term: c.term,
         ca_fingerprint: c.ca_fingerprint,
-        members: c
-            .servers
-            .into_iter()
-            .map(|s| MemberView {
-                id: s.id,
-                address: s.address,
-                suffrage: s.suffrage,
-            })
-            .collect(),
+        members: c.servers.into_iter().map(member).collect(),
+        voters: c.voters,
+        voters_healthy: c.voters_healthy,
+        quorum_needed: c.quorum_needed,
+        failures_tolerated: c.failures_tolerated,
+        leader_changes: c.leader_changes,
+        log_entries: c.log_entries,
+        log_bytes: c.log_bytes,
+        snapshot_index: c.snapshot_index,
+        snapshot_bytes: c.snapshot_bytes,
+        applied_index: c.applied_index,
+        committed_index: c.committed_index,
+        commit_p99_micros: micros(c.commit_p99_seconds),
+        warnings: c.warnings,
+        answered_by: c.answered_by,
+        settings: settings(c.settings.unwrap_or_default()),
+        ca_rotation: c.ca_rotation,
+        ca_rotation_waiting: c.ca_rotation_waiting,
         created_at: time!(c.created_at),
+    }
+}
+
+fn member(s: v1::ClusterServer) -> MemberView {
+    MemberView {
+        id: s.id,
+        address: s.address,
+        suffrage: s.suffrage,
+        name: s.name,
+        leader: s.leader,
+        reachable: s.reachable,
+        last_contact_ms: s.last_contact_ms,
+        lag: s.lag,
+        role: s.role,
+        version: s.version,
+    }
+}
+
+/// Whole microseconds; nothing measured is `None`.
+fn micros(seconds: f64) -> Option<u64> {
+    let span = std::time::Duration::try_from_secs_f64(seconds).ok()?;
+    u64::try_from(span.as_micros()).ok().filter(|m| *m > 0)
+}
+
+pub(super) fn settings(s: v1::ClusterSettings) -> SettingsView {
+    SettingsView {
+        snapshot_entries: s.snapshot_entries,
+        snapshot_bytes: s.snapshot_bytes,
+        log_bytes_max: s.log_bytes_max,
+        heartbeat_ms: s.heartbeat_ms,
+        node_down_after_ms: s.node_down_after_ms,
+        auto_lock: s.auto_lock,
+        data_key_epoch: s.data_key_epoch,
+    }
+}
+
+pub(super) fn new_token(t: v1::GenerateJoinTokenResponse) -> NewTokenView {
+    NewTokenView {
+        id: t.token_id,
+        token: t.token,
+        role: t.role,
+        expires_at: time!(t.expires_at),
+    }
+}
+
+pub(super) fn token(t: v1::JoinTokenInfo) -> TokenView {
+    TokenView {
+        id: t.id,
+        role: t.role,
+        state: t.state,
+        uses_left: t.uses_left,
+        created_at: time!(t.created_at),
+        expires_at: time!(t.expires_at),
     }
 }
 
@@ -280,6 +343,9 @@ pub(super) fn status(s: v1::GetStatusResponse) -> StatusView {
         api_address: s.api_address,
         pid: s.pid,
         started_at: time!(s.started_at),
+        locked: s.locked,
+        quorum: s.quorum,
+        removed: s.removed,
     }
 }
 

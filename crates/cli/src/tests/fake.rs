@@ -1,5 +1,6 @@
 //! A cluster in memory.
 
+use super::fake_quorum::Quorum;
 use crate::api::*;
 use crate::error::{CliError, Exit, Result};
 use async_trait::async_trait;
@@ -48,6 +49,7 @@ pub(super) struct World {
     pub(super) next: u64,
     pub(super) stopped: bool,
     pub(super) imported: usize,
+    pub(super) quorum: Quorum,
 }
 
 impl World {
@@ -150,7 +152,7 @@ impl Fake {
     pub(super) fn world(&self) -> std::sync::MutexGuard<'_, World> {
         self.0.lock().unwrap()
     }
-    fn called(&self, text: impl Into<String>) {
+    pub(super) fn called(&self, text: impl Into<String>) {
         self.world().calls.push(text.into());
     }
 }
@@ -170,9 +172,17 @@ impl Connector for Fake {
 #[async_trait]
 impl Api for Fake {
     async fn status(&self) -> Result<StatusView> {
+        let world = self.world();
+        let role = world.nodes.iter().find(|n| n.id == "n1");
+        let locked = world.quorum.locked;
         Ok(StatusView {
             version: "0.1.0".into(),
+            node_id: "n1".into(),
             node: "edge-1".into(),
+            role: role.map(|n| n.role.clone()).unwrap_or_default(),
+            ready: !locked,
+            locked,
+            removed: world.quorum.removed,
             pid: 7,
             ..StatusView::default()
         })
@@ -183,23 +193,7 @@ impl Api for Fake {
         Ok(NO_PROCESS)
     }
     async fn cluster(&self) -> Result<ClusterView> {
-        Ok(ClusterView {
-            id: "01hzzcluster".into(),
-            name: "home".into(),
-            leader: "edge-1".into(),
-            leader_address: "10.0.0.1:7946".into(),
-            quorum: true,
-            managers: 1,
-            nodes: 2,
-            nodes_ready: 1,
-            members: vec![MemberView {
-                id: "n1".into(),
-                address: "10.0.0.1:7946".into(),
-                suffrage: "Voter".into(),
-            }],
-            created_at: at(86_400 * 3),
-            ..ClusterView::default()
-        })
+        self.world().quorum.look()
     }
     async fn nodes(&self) -> Result<Vec<NodeView>> {
         Ok(self.world().nodes.clone())
