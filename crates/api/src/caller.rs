@@ -33,6 +33,13 @@ pub enum Transport {
     },
     /// Inside the same process.
     InProcess,
+    /// Through another manager, which has authenticated them.
+    Forwarded {
+        /// That manager.
+        by: NodeId,
+        /// How they are connected to it, in its words.
+        via: String,
+    },
 }
 
 impl Caller {
@@ -64,6 +71,7 @@ impl fmt::Display for Transport {
             Self::Unix { uid, pid: None } => write!(f, "unix uid {uid}"),
             Self::Tls { peer } => write!(f, "tls {peer}"),
             Self::InProcess => f.write_str("in process"),
+            Self::Forwarded { by, via } => write!(f, "{via} by manager {by}"),
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Connection {
     io: Io,
     caller: Caller,
     /// Held while the connection lives, so that their number stays below the limit.
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 enum Io {
@@ -33,18 +33,17 @@ impl Connection {
         stream: TlsStream<TcpStream>,
         peer: SocketAddr,
         cluster: Option<ClusterId>,
-        permit: OwnedSemaphorePermit,
     ) -> Self {
         let caller = tls_caller(&stream, peer, cluster);
         Self {
             io: Io::Tls(Box::new(stream)),
             caller,
-            _permit: permit,
+            permit: None,
         }
     }
 
     /// A peer of the local socket; an error when the kernel does not say who it is.
-    pub(crate) fn unix(stream: UnixStream, permit: OwnedSemaphorePermit) -> io::Result<Self> {
+    pub(crate) fn unix(stream: UnixStream) -> io::Result<Self> {
         let peer = stream.peer_cred()?;
         // Read for each connection, so that a new member of the group needs no restart.
         let role = Accounts::read().role(peer.uid(), peer.gid());
@@ -59,8 +58,21 @@ impl Connection {
                     pid: peer.pid(),
                 },
             },
-            _permit: permit,
+            permit: None,
         })
+    }
+}
+
+impl Connection {
+    /// Does its certificate say manager? What that is worth is looked at for each call.
+    pub(crate) fn is_managers(&self) -> bool {
+        self.caller.role == Role::Manager
+    }
+
+    /// The connection with its place, which it gives back when it ends.
+    pub(crate) fn holding(mut self, permit: OwnedSemaphorePermit) -> Self {
+        self.permit = Some(permit);
+        self
     }
 }
 

@@ -1,20 +1,24 @@
 //! The API server: gRPC over TLS and over the local socket, from one set of handlers.
 //!
-//! Order of each call: authentication (certificate or socket peer) → authorisation (one table, deny by
-//! default) → limits → conversion and validation → the manager's [`ControlPlane`] → status code → audit
-//! record. There is no other way in.
+//! Order of each call: authentication (certificate or socket peer, or a manager that forwards) → what the certificate is
+//! worth now → authorisation (one table, deny by default) → here or at the leader → limits → conversion and validation →
+//! the manager's [`ControlPlane`] → status code → audit record. There is no other way in.
 
 #![forbid(unsafe_code)]
 
+mod accept;
 pub mod caller;
 mod connection;
 pub mod control;
 pub mod error;
+mod forward;
+mod forwarded;
 mod guard;
 mod handlers;
 mod peers;
 pub mod quorum;
 pub mod server;
+mod throttle;
 
 pub use caller::{Caller, Transport};
 pub use control::{

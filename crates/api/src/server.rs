@@ -1,23 +1,21 @@
 //! Binding, accepting and stopping.
 
+use crate::accept::{Incoming, SocketFile, accept_tls, accept_unix, bind_tcp, bind_unix};
 use crate::connection::Connection;
 use crate::guard::Guard;
 use crate::handlers::Handlers;
-use crate::peers::{Accounts, GROUP};
 use crate::quorum::Planes;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
@@ -26,12 +24,8 @@ use warren_types::ClusterId;
 
 /// ALPN name of HTTP/2.
 const ALPN_H2: &[u8] = b"h2";
-/// Permission bits of the socket: owner and group may connect.
-const SOCKET_MODE: u32 = 0o660;
 /// Accepted connections waiting to be served.
 const INCOMING_QUEUE: usize = 64;
-/// Pause after a failed accept (mostly: no free file descriptor).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Silence after which a connection is probed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// Time for the answer to a probe; then the connection is closed.
@@ -40,6 +34,13 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Streams a peer may open and reset before the connection is closed (rapid reset).
 const PENDING_RESETS_MAX: usize = 64;
+/// The same for a manager, which forwards the calls of many.
+const MANAGER_PENDING_RESETS_MAX: usize = 4096;
+/// Bytes that one call of a manager may have under way towards this side.
+const MANAGER_STREAM_WINDOW: u32 = 1024 * 1024;
+/// Bytes that all calls of one manager's connection may have under way; many times that of one call, so that a few that are
+/// read slowly do not stop the others.
+const MANAGER_CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 
 /// TLS settings that can be exchanged while the server runs.
 #[derive(Clone)]
@@ -63,6 +64,14 @@ impl TlsSettings {
     pub fn replace(&self, config: ServerConfig) {
         self.current.store(Arc::new(with_alpn(config)));
     }
+
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    pub(crate) const fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
 }
 
 fn with_alpn(mut config: ServerConfig) -> ServerConfig {
@@ -73,13 +82,20 @@ fn with_alpn(mut config: ServerConfig) -> ServerConfig {
 /// Limits of the server. [`Limits::default`] holds the product's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// TLS connections at once; more wait in the kernel's queue.
+    /// TLS connections at once, without those of managers; more wait for a place as long as a handshake may take.
     pub connections: usize,
+    /// TLS connections of managers at once. Counted apart, so that a crowd of clients never keeps managers apart.
+    pub manager_connections: usize,
+    /// TLS connections at once of which it is not known yet whose they are; more wait in the kernel's queue. And as many,
+    /// known, may wait for a place.
+    pub handshakes: usize,
     /// Connections to the local socket at once. Counted apart, so that a crowd outside never keeps the
     /// administrator of the machine out.
     pub local_connections: usize,
     /// Open calls of one connection.
     pub streams_per_connection: u32,
+    /// Open calls of one manager's connection, which carries the forwarded calls of many clients.
+    pub streams_per_manager: u32,
     /// Largest request message, in bytes.
     pub message_bytes: usize,
     /// Longest unary call.
@@ -94,8 +110,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            manager_connections: 256,
+            handshakes: 512,
             local_connections: 256,
             streams_per_connection: 256,
+            streams_per_manager: 16_384,
             message_bytes: 4 * 1024 * 1024,
             call: Duration::from_secs(30),
             handshake: Duration::from_secs(10),
@@ -163,23 +182,6 @@ pub enum ServeError {
     Descriptors(String),
 }
 
-/// A socket file that is removed when the server ends.
-struct SocketFile {
-    path: PathBuf,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Another daemon may have put its own there meanwhile; that one stays.
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode)
-            && let Err(error) = std::fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "the socket stays behind");
-        }
-    }
-}
-
 /// A bound server that does not serve yet.
 pub struct Server {
     tcp: Option<(TcpListener, TlsSettings)>,
@@ -215,7 +217,8 @@ impl Server {
         self.tcp.as_ref().and_then(|(l, _)| l.local_addr().ok())
     }
 
-    /// Serves until `shutdown` ends, then lets open calls end within the drain limit.
+    /// Serves until `shutdown` ends, then lets open calls end within the drain limit. Takes a
+    /// [`crate::ControlPlane`] alone (every call is carried out here, there are no managers) or [`Planes`].
     ///
     /// # Errors
     /// [`ServeError`] when serving is not possible at all.
@@ -224,69 +227,95 @@ impl Server {
         planes: impl Into<Planes>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
-        let (stop, stopped) = watch::channel(false);
         let Planes {
             control,
-            router: _,
+            router,
             peers,
         } = planes.into();
-        let handlers = Handlers::new(control, peers, self.limits, stopped);
-        let routes = routes(handlers, self.limits).await?;
-        let (incoming, connections) = mpsc::channel(INCOMING_QUEUE);
+        let limits = self.limits;
+        let (stop, stopped) = watch::channel(false);
+        let handlers = Handlers::new(control, peers, limits, stopped.clone());
+        let guard = Guard::new(routes(handlers, limits).await?, router, stopped);
+        let (clients, from_clients) = mpsc::channel(INCOMING_QUEUE);
+        let (managers, from_managers) = mpsc::channel(INCOMING_QUEUE);
         let mut acceptors = JoinSet::new();
+        let incoming = Incoming { clients, managers };
         if let Some((listener, tls)) = self.tcp {
-            let permits = Arc::new(Semaphore::new(self.limits.connections));
-            let incoming = incoming.clone();
-            acceptors.spawn(accept_tls(
-                listener,
-                tls,
-                permits,
-                incoming,
-                self.limits.handshake,
-            ));
+            acceptors.spawn(accept_tls(listener, tls, limits, incoming.clone()));
         }
         // The file goes last, when nobody is served any more.
         let _socket_file = self.unix.map(|(listener, file)| {
-            let permits = Arc::new(Semaphore::new(self.limits.local_connections));
-            acceptors.spawn(accept_unix(listener, permits, incoming));
+            let permits = Arc::new(Semaphore::new(limits.local_connections));
+            acceptors.spawn(accept_unix(listener, permits, incoming.clients.clone()));
             file
         });
-        let drain = self.limits.drain;
-        let (signal, signalled) = tokio::sync::oneshot::channel::<()>();
-        let serve = tonic::transport::Server::builder()
-            .max_concurrent_streams(Some(self.limits.streams_per_connection))
-            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-            .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
-            .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
-            .serve_with_incoming_shutdown(
-                Guard::new(routes),
-                ReceiverStream::new(connections).map(Ok::<_, io::Error>),
-                async {
-                    // A dropped sender means stop, too.
-                    drop(signalled.await);
-                },
-            );
+        // The queues live as long as the acceptors.
+        drop(incoming);
+        let (signal, signalled) = watch::channel(());
+        let serve = futures::future::try_join(
+            serve(
+                http2_clients(limits),
+                guard.clone(),
+                from_clients,
+                signalled.clone(),
+            ),
+            serve(http2_managers(limits), guard, from_managers, signalled),
+        );
         tokio::pin!(serve);
         tokio::select! {
-            ended = &mut serve => return Ok(ended?),
+            ended = &mut serve => return ended.map(drop),
             () = shutdown => {}
         }
         acceptors.abort_all();
         // Long streams (events, logs, sessions) end by themselves when they see this.
         stop.send_replace(true);
         drop(signal);
-        match tokio::time::timeout(drain, serve).await {
-            Ok(ended) => Ok(ended?),
+        match tokio::time::timeout(limits.drain, serve).await {
+            Ok(ended) => ended.map(drop),
             Err(_) => {
                 tracing::warn!(
-                    limit_ms = drain.as_millis(),
+                    limit_ms = limits.drain.as_millis(),
                     "open calls did not end in time"
                 );
                 Ok(())
             }
         }
     }
+}
+
+/// Serves the connections of one queue until the sender of `signalled` is dropped, and then to their ends.
+async fn serve(
+    http2: tonic::transport::Server,
+    guard: Guard,
+    connections: mpsc::Receiver<Connection>,
+    mut signalled: watch::Receiver<()>,
+) -> Result<(), ServeError> {
+    let stop = async move { while signalled.changed().await.is_ok() {} };
+    let connections = ReceiverStream::new(connections).map(Ok::<_, io::Error>);
+    http2
+        .serve_with_incoming_shutdown(guard, connections, stop)
+        .await?;
+    Ok(())
+}
+
+fn http2(limits: Limits) -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(Some(limits.streams_per_connection))
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
+}
+
+fn http2_clients(limits: Limits) -> tonic::transport::Server {
+    http2(limits).http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+}
+
+fn http2_managers(limits: Limits) -> tonic::transport::Server {
+    http2(limits)
+        .max_concurrent_streams(Some(limits.streams_per_manager))
+        .http2_max_pending_accept_reset_streams(Some(MANAGER_PENDING_RESETS_MAX))
+        .initial_stream_window_size(Some(MANAGER_STREAM_WINDOW))
+        .initial_connection_window_size(Some(MANAGER_CONNECTION_WINDOW))
 }
 
 async fn routes(handlers: Handlers, limits: Limits) -> Result<Routes, ServeError> {
@@ -299,7 +328,11 @@ async fn routes(handlers: Handlers, limits: Limits) -> Result<Routes, ServeError
         .build_v1()
         .map_err(|e| ServeError::Descriptors(e.to_string()))?;
     let (health, health_service) = tonic_health::server::health_reporter();
-    for service in [warren_proto::API_SERVICE, warren_proto::SESSION_SERVICE] {
+    let mut services = vec![warren_proto::API_SERVICE, warren_proto::SESSION_SERVICE];
+    if handlers.serves_managers() {
+        services.push(warren_proto::PEER_SERVICE);
+    }
+    for service in services {
         health
             .set_service_status(service, tonic_health::ServingStatus::Serving)
             .await;
@@ -316,121 +349,4 @@ async fn routes(handlers: Handlers, limits: Limits) -> Result<Routes, ServeError
     )
     .add_service(reflection)
     .add_service(health_service))
-}
-
-async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            BindError::PortTaken(address)
-        } else {
-            BindError::Tcp { address, source }
-        }
-    })
-}
-
-async fn bind_unix(path: PathBuf) -> Result<(UnixListener, SocketFile), BindError> {
-    let failed = |source| BindError::Unix {
-        path: path.clone(),
-        source,
-    };
-    match std::fs::symlink_metadata(&path) {
-        Ok(meta) if !meta.file_type().is_socket() => return Err(BindError::NotASocket(path)),
-        Ok(_) => {
-            // A socket that nobody answers is what a killed daemon leaves behind.
-            if UnixStream::connect(&path).await.is_ok() {
-                return Err(BindError::SocketInUse(path));
-            }
-            std::fs::remove_file(&path).map_err(failed)?;
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(failed(e)),
-    }
-    let listener = UnixListener::bind(&path).map_err(failed)?;
-    let inode = std::fs::symlink_metadata(&path).map_err(failed)?.ino();
-    let file = SocketFile {
-        path: path.clone(),
-        inode,
-    };
-    open_to_group(&path).map_err(failed)?;
-    Ok((listener, file))
-}
-
-/// Mode 0660 and, where it exists, the group `warren`. Who connects is checked once more by the peer's
-/// credentials, so the moment before this call opens nothing.
-fn open_to_group(path: &Path) -> io::Result<()> {
-    if let Some(group) = Accounts::read().group_id(GROUP)
-        && let Err(error) = std::os::unix::fs::chown(path, None, Some(group))
-    {
-        tracing::warn!(%error, "the socket could not be given to the group {GROUP}");
-    }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))
-}
-
-async fn accept_tls(
-    listener: TcpListener,
-    tls: TlsSettings,
-    permits: Arc<Semaphore>,
-    incoming: mpsc::Sender<Connection>,
-    handshake: Duration,
-) {
-    // Handshakes end with this task.
-    let mut handshakes = JoinSet::new();
-    loop {
-        while handshakes.try_join_next().is_some() {}
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let acceptor = TlsAcceptor::from(tls.current.load_full());
-        let (incoming, cluster) = (incoming.clone(), tls.cluster);
-        handshakes.spawn(async move {
-            let shaken = async {
-                stream.set_nodelay(true)?;
-                acceptor.accept(stream).await
-            };
-            match tokio::time::timeout(handshake, shaken).await {
-                Ok(Ok(stream)) => {
-                    let connection = Connection::tls(stream, peer, cluster, permit);
-                    // A closed queue means that the server stops.
-                    drop(incoming.send(connection).await);
-                }
-                Ok(Err(error)) => tracing::info!(%peer, %error, "TLS handshake failed"),
-                Err(_) => tracing::info!(%peer, "TLS handshake took too long"),
-            }
-        });
-    }
-}
-
-async fn accept_unix(
-    listener: UnixListener,
-    permits: Arc<Semaphore>,
-    incoming: mpsc::Sender<Connection>,
-) {
-    loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
-        match listener
-            .accept()
-            .await
-            .and_then(|(stream, _)| Connection::unix(stream, permit))
-        {
-            Ok(connection) => {
-                if incoming.send(connection).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a local connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
 }

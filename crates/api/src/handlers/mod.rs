@@ -17,6 +17,7 @@ use crate::control::{ApiResult, ApiStream, ControlPlane};
 use crate::error::ApiError;
 use crate::quorum::PeerPlane;
 use crate::server::Limits;
+use crate::throttle::Throttle;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use std::future::Future;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::{Extensions, Response, Status};
 use warren_proto::authz;
+use warren_types::Role;
 
 /// A stream of answers as tonic takes it.
 pub(crate) type Answers<T> = BoxStream<'static, Result<T, Status>>;
@@ -51,6 +53,11 @@ impl Handlers {
             limits,
             stopped,
         }
+    }
+
+    /// Are there other managers to talk to?
+    pub(crate) const fn serves_managers(&self) -> bool {
+        self.peers.is_some()
     }
 
     /// Runs one unary call with its time limit; a call that changes something goes on to its end, and
@@ -173,8 +180,19 @@ fn finish<T>(
     }
 }
 
+/// Records of strangers' failed calls (a wrong join token); anybody can make those without limit.
+static STRANGERS: Throttle = Throttle::new();
+
 /// One record for each call that may have changed something.
 fn audit<T>(name: &'static str, caller: &Caller, subject: &str, result: &ApiResult<T>) {
+    let suppressed = if caller.role == Role::None && result.is_err() {
+        STRANGERS.admit()
+    } else {
+        Some(0)
+    };
+    let Some(suppressed) = suppressed else {
+        return;
+    };
     let result = match result {
         Ok(_) => "ok".to_owned(),
         Err(error) => format!("{:?}", error.code()),
@@ -187,5 +205,6 @@ fn audit<T>(name: &'static str, caller: &Caller, subject: &str, result: &ApiResu
         method = name,
         object = subject,
         result,
+        suppressed,
     );
 }

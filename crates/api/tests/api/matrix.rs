@@ -58,8 +58,14 @@ fn expected_when_allowed(path: &str) -> &'static [Code] {
         // An archive without its end.
         "ImportImage" => &[Code::Unavailable],
         // Not part of the control plane of this test; the call arrives all the same.
-        "ListIngresses" | "ListTLSCertificates" | "ListJoinTokens" | "UpdateClusterSettings"
-        | "TransferLeadership" | "RecoverCluster" | "SetAutoLock" | "RotateCertificateAuthority"
+        "ListIngresses"
+        | "ListTLSCertificates"
+        | "ListJoinTokens"
+        | "UpdateClusterSettings"
+        | "TransferLeadership"
+        | "RecoverCluster"
+        | "SetAutoLock"
+        | "RotateCertificateAuthority"
         | "RotateDataKey" => &[Code::Unimplemented],
         "UnlockCluster" => &[Code::FailedPrecondition],
         // This server has no other managers.

@@ -1,0 +1,174 @@
+//! Hands a call to the leader, bytes both ways as they come, and its answer back.
+
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::forwarded;
+use bytes::Bytes;
+use http_body::Frame;
+use std::error::Error;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::codegen::Service as _;
+use tonic::codegen::http::{self, HeaderMap, HeaderName, HeaderValue, Uri, header};
+use tonic::transport::Channel;
+use tonic::{Code, ConnectError, Status};
+
+/// Headers that belong to one connection.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    header::HOST,
+];
+
+/// Where a call is handed on to.
+pub(crate) struct Leader {
+    pub(crate) address: String,
+    pub(crate) channel: Channel,
+}
+
+/// Forwards a call. What the leader answers is the answer, errors and trailers too.
+pub(crate) async fn forward(
+    leader: Leader,
+    caller: &Caller,
+    request: http::Request<Body>,
+    stopped: watch::Receiver<bool>,
+) -> http::Response<Body> {
+    let Leader {
+        address,
+        mut channel,
+    } = leader;
+    let (mut head, body) = request.into_parts();
+    // Scheme and authority are those of the connection to the leader.
+    head.uri = head
+        .uri
+        .path_and_query()
+        .cloned()
+        .map_or_else(Uri::default, Uri::from);
+    head.extensions.clear();
+    clean(&mut head.headers);
+    head.headers
+        .insert(header::TE, HeaderValue::from_static("trailers"));
+    forwarded::write(&mut head.headers, caller);
+    let request = http::Request::from_parts(head, body);
+    let answered = match poll_fn(|cx| channel.poll_ready(cx)).await {
+        Ok(()) => channel.call(request).await,
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(mut response) => {
+            clean(response.headers_mut());
+            response.map(|body| Body::new(Passed::new(body, stopped)))
+        }
+        Err(error) => failure(&error, address).into_http(),
+    }
+}
+
+fn clean(headers: &mut HeaderMap) {
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn failure(error: &(dyn Error + 'static), address: String) -> Status {
+    let mut next = Some(error);
+    while let Some(found) = next {
+        let unsent = found.is::<ConnectError>()
+            || found
+                .downcast_ref::<hyper::Error>()
+                .is_some_and(hyper::Error::is_canceled);
+        if unsent {
+            return ApiError::NotTaken {
+                what: format!("the leader at {address} cannot be reached from this manager"),
+                remedy: "try again; a new leader is elected when this one is gone".to_owned(),
+                leader: Some(address),
+            }
+            .into();
+        }
+        if found.is::<tonic::TimeoutExpired>() {
+            return Status::new(
+                Code::DeadlineExceeded,
+                "the leader did not answer within the caller's time limit: look at the state before you repeat it",
+            );
+        }
+        next = found.source();
+    }
+    broken().into()
+}
+
+fn broken() -> ApiError {
+    ApiError::unavailable(
+        "the connection to the leader broke while it had the call",
+        "whether it was carried out is not known; look at the state before you repeat it",
+    )
+}
+
+/// The leader's answer on its way. When the connection to the leader breaks, or this manager stops, it ends with a status
+/// that says so.
+struct Passed {
+    inner: Body,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ended: bool,
+}
+
+impl Passed {
+    fn new(inner: Body, mut stopped: watch::Receiver<bool>) -> Self {
+        Self {
+            inner,
+            stop: Box::pin(async move {
+                // A closed channel means that the server is gone already.
+                drop(stopped.wait_for(|stopped| *stopped).await);
+            }),
+            ended: false,
+        }
+    }
+
+    fn end(&mut self, error: ApiError) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.ended = true;
+        let mut trailers = HeaderMap::new();
+        let status = Status::from(error);
+        Poll::Ready(Some(match status.add_header(&mut trailers) {
+            Ok(()) => Ok(Frame::trailers(trailers)),
+            Err(status) => Err(status),
+        }))
+    }
+}
+
+impl http_body::Body for Passed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Err(_))) => self.end(broken()),
+            Poll::Pending if self.stop.as_mut().poll(cx).is_ready() => {
+                self.end(ApiError::unavailable(
+                    "this daemon stops",
+                    "connect again when it is back, or to another manager",
+                ))
+            }
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        // What ends early has no size that could be told.
+        http_body::SizeHint::default()
+    }
+}
