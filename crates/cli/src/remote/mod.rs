@@ -15,7 +15,7 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use views::missing;
-use warren_client::{Client, ClientError, TargetOptions, v1};
+use warren_client::{Client, ClientError, Freshness, TargetOptions, v1};
 use warren_types::{Availability, Duration, Revision, ServiceSpec};
 
 /// Connects with the client: to the named manager over TLS, else to the local socket.
@@ -42,10 +42,12 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Wraps a client.
+    /// Wraps a client. Its reads are as new as can be had: outside the quorum they are old, and told to be.
     #[must_use]
-    pub const fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: Client) -> Self {
+        Self {
+            client: client.with_read(Freshness::Best),
+        }
     }
 }
 

@@ -10,12 +10,16 @@ use crate::error::Result;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use warren_client::v1;
+use warren_client::{Staleness, v1};
 
 #[async_trait]
 impl QuorumApi for Remote {
     fn stale(&self) -> Option<StaleView> {
-        None
+        let for_ms = match self.client.last_stale()? {
+            Staleness::For(span) => u64::try_from(span.as_millis()).ok(),
+            Staleness::Unknown => None,
+        };
+        Some(StaleView { for_ms })
     }
 
     async fn set_role(&self, name: &str, role: &str) -> Result<()> {
@@ -83,7 +87,7 @@ impl QuorumApi for Remote {
         };
         let stream = self.client.backup_cluster(request).await?;
         Ok(stream
-            .map(|item| item.map(|chunk| chunk.data.into()).map_err(Into::into))
+            .map(|item| item.map(|chunk| chunk.data).map_err(Into::into))
             .boxed())
     }
 
