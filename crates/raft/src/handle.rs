@@ -2,6 +2,9 @@
 
 use crate::config::{IoMode, RaftConfig};
 use crate::error::RaftError;
+use crate::hashes::Hashes;
+use crate::healing::Healer;
+use crate::home::Home;
 use crate::io::Writer;
 use crate::log_store::{LogShared, LogStore};
 use crate::machine::Machine;
@@ -10,7 +13,7 @@ use crate::network::Network;
 use crate::propose::MAX_PROPOSALS_WAITING;
 use crate::pulse::Pulse;
 use crate::reads::SuspendWatch;
-use crate::snapshots::{self, Snapshots, Thresholds};
+use crate::snapshots::{self, Candidate, Snapshots, Thresholds};
 use crate::status::{Leadership, PeerStatus, RaftStatus};
 use crate::transport::Transport;
 use crate::types::{Member, Types};
@@ -27,7 +30,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use warren_state::{ChangeSet, ClusterState, Lagged};
-use warren_storage::{DirGuard, Disk, Log, LogOptions, SnapshotStore, SnapshotWriter};
+use warren_storage::{
+    DirGuard, Disk, Log, LogOptions, SnapshotStore, SnapshotWriter, StorageError,
+};
 use warren_types::{NodeId, Revision};
 
 pub(crate) type Engine = openraft::Raft<Types, Machine>;
@@ -43,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) snapshots: Arc<Snapshots>,
     disk: Arc<dyn Disk>,
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) hashes: Arc<Hashes>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) permits: Semaphore,
@@ -100,27 +106,9 @@ impl RaftHandle {
             .validate()
             .map_err(|error| RaftError::Config(error.to_string()))?;
         let guard = DirGuard::acquire(&disk, &config.dir, "raft log")?;
-        let options = LogOptions::new(config.segment_bytes);
-        #[cfg(any(test, feature = "testing"))]
-        let options = options.with_bugs(config.bugs.storage);
-        let (log, recovery) =
-            Log::open(Arc::clone(&disk), &format!("{}/log", config.dir), options)?;
-        if let Some(torn) = &recovery.torn {
-            tracing::info!(
-                ?torn,
-                "removed a write that a crash had cut off; it was never acknowledged"
-            );
-        }
-        let store = SnapshotStore::open(Arc::clone(&disk), &format!("{}/snapshots", config.dir))?;
-        let snapshots = Arc::new(Snapshots::new(
-            store,
-            Thresholds {
-                entries: config.snapshot_entries,
-                bytes: config.snapshot_bytes,
-                log_bytes_max: config.log_bytes_max,
-            },
-        ));
-        let start = snapshots.load(log.first_index())?;
+        let home = Arc::new(Home::open(&disk, &config.dir)?);
+        let (log, snapshots, start) = open_or_heal(&home, &config)?;
+        let hashes = Arc::<Hashes>::default();
         #[cfg(any(test, feature = "testing"))]
         let found = start.clone();
         let (state, applied) = start.as_ref().map_or_else(Default::default, |start| {
@@ -129,10 +117,15 @@ impl RaftHandle {
         let view = Arc::new(View::new(state, applied));
         let meter = Arc::<Meter>::default();
         let log_bytes = Arc::<AtomicU64>::default();
+        if let Some(applied) = applied {
+            // Nothing is awaited yet, so nothing can differ.
+            let _ = hashes.reset(applied.index, view.state().hash());
+        }
         let machine = Machine::new(
             Arc::clone(&view),
             Arc::clone(&snapshots),
             start,
+            Arc::clone(&hashes),
             Arc::clone(&meter),
             Arc::clone(&log_bytes),
             #[cfg(any(test, feature = "testing"))]
@@ -147,6 +140,10 @@ impl RaftHandle {
             config.profile,
             if promised { lease } else { Duration::ZERO },
         ));
+        let healing = home.record().healing;
+        #[cfg(any(test, feature = "testing"))]
+        let healing = healing && !config.bugs.healing_votes;
+        pulse.set_healing(healing);
         let shared = LogShared::new(
             log,
             Arc::clone(&view),
@@ -160,9 +157,10 @@ impl RaftHandle {
         let (log, writer, mut tasks) = start_writer(shared, &snapshots, config.io)?;
         let network = Network {
             id: config.id,
-            transport,
+            transport: Arc::clone(&transport),
             snapshots: Arc::clone(&snapshots),
             pulse: Arc::clone(&pulse),
+            hashes: Arc::clone(&hashes),
         };
         let engine = Engine::new(config.id, Arc::new(settings), network, log.clone(), machine)
             .await
@@ -177,10 +175,26 @@ impl RaftHandle {
             engine.clone(),
             Arc::clone(&view),
             Arc::clone(&pulse),
+            Arc::clone(&home),
             leader_tx,
             stopped.clone(),
         )));
+        if pulse.is_healing() {
+            let healer = Healer {
+                id: config.id,
+                transport,
+                pulse: Arc::clone(&pulse),
+                view: Arc::clone(&view),
+                home: Arc::clone(&home),
+            };
+            tasks.push(crate::runtime::spawn(healer.run(stopped.clone())));
+        }
         tasks.push(crate::runtime::spawn(allow_elections(
+            engine.clone(),
+            Arc::clone(&pulse),
+            stopped.clone(),
+        )));
+        tasks.push(crate::runtime::spawn(send_heartbeats(
             engine.clone(),
             Arc::clone(&pulse),
             stopped.clone(),
@@ -199,6 +213,7 @@ impl RaftHandle {
             snapshots,
             disk,
             pulse,
+            hashes,
             meter,
             leadership,
             permits: Semaphore::new(MAX_PROPOSALS_WAITING),
@@ -241,6 +256,9 @@ impl RaftHandle {
 
     /// Begins a cluster with these managers. To be called once, on one of them, before anything else.
     pub async fn initialize(&self, members: BTreeMap<NodeId, Member>) -> Result<(), RaftError> {
+        if self.inner.pulse.is_healing() {
+            return Err(RaftError::AlreadyInitialized);
+        }
         self.inner
             .engine
             .initialize(members)
@@ -468,6 +486,59 @@ pub(crate) fn target(forward: ForwardToLeader<Types>) -> (Option<NodeId>, String
     )
 }
 
+/// Opens the log of the generation in use.
+pub(crate) fn open_log(home: &Home, config: &RaftConfig) -> Result<Log, RaftError> {
+    let options = LogOptions::new(config.segment_bytes);
+    #[cfg(any(test, feature = "testing"))]
+    let options = options.with_bugs(config.bugs.storage);
+    let dir = home.log_dir(home.record().generation);
+    let (log, recovery) = Log::open(Arc::clone(&home.disk), &dir, options)?;
+    if let Some(torn) = &recovery.torn {
+        tracing::info!(
+            ?torn,
+            "removed a write that a crash had cut off; it was never acknowledged"
+        );
+    }
+    Ok(log)
+}
+
+type Opened = (Log, Arc<Snapshots>, Option<Candidate>);
+
+fn open(home: &Home, config: &RaftConfig) -> Result<Opened, RaftError> {
+    let log = open_log(home, config)?;
+    let dir = home.snapshot_dir(home.record().generation);
+    let store = SnapshotStore::open(Arc::clone(&home.disk), &dir)?;
+    let snapshots = Arc::new(Snapshots::new(
+        store,
+        Thresholds {
+            entries: config.snapshot_entries,
+            bytes: config.snapshot_bytes,
+            log_bytes_max: config.log_bytes_max,
+        },
+    ));
+    let start = snapshots.load(log.first_index())?;
+    Ok((log, snapshots, start))
+}
+
+/// Opens what is there. Damaged files are set aside when there are other managers to fetch everything from; a manager that
+/// is alone is refused, with the remedy.
+fn open_or_heal(home: &Home, config: &RaftConfig) -> Result<Opened, RaftError> {
+    home.sweep()?;
+    let error = match open(home, config) {
+        Err(RaftError::Storage(error)) => error,
+        other => return other,
+    };
+    let missing = matches!(error, StorageError::NotFound { .. });
+    if !(error.is_corrupt() || missing) || !home.set_aside(config.id)? {
+        return Err(error.into());
+    }
+    tracing::error!(
+        %error,
+        "the damaged files are set aside; this manager fetches everything from the others and does not vote until it has"
+    );
+    open(home, config)
+}
+
 type Started = (
     LogStore,
     Option<std::thread::JoinHandle<()>>,
@@ -498,11 +569,32 @@ fn start_writer(
     }
 }
 
-/// Lets this node stand for election once the lease is over that it may have granted before it was restarted.
+/// Lets this node stand for election once the lease is over that it may have granted before it was restarted,
+/// and once it has healed.
 async fn allow_elections(engine: Engine, pulse: Arc<Pulse>, mut stop: watch::Receiver<bool>) {
+    let mut healing = pulse.healing();
+    let wait = async {
+        tokio::time::sleep_until(pulse.hold_until).await;
+        healing.wait_for(|healing| !healing).await.is_ok()
+    };
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => {}
-        () = tokio::time::sleep_until(pulse.hold_until) => engine.runtime_config().elect(true),
+        true = wait => engine.runtime_config().elect(true),
+        else => {}
+    }
+}
+
+/// Sends heartbeats beyond the regular ones when asked to.
+async fn send_heartbeats(engine: Engine, pulse: Arc<Pulse>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = pulse.beat.notified() => {}
+        }
+        if engine.trigger().heartbeat().await.is_err() {
+            return;
+        }
     }
 }

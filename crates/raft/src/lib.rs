@@ -10,6 +10,8 @@
 //!   back to the older one, so that a damaged snapshot costs nothing;
 //! - `transport`, `network`, `wire`: managers talk through the [`Transport`] trait in our own messages.
 //!
+//! - `home`, `healing`, `offline`: damaged files are set aside and fetched anew; recovery and restoring;
+//! - `hashes`: the hash of the state travels with the leader's messages, a manager that differs stops;
 //! - `serve`, `members`, `reads`: what other managers ask, who belongs to the cluster, linearizable reads.
 //!
 //! *Durable before acknowledged*: [`RaftHandle::propose`] returns after the command is on the disks of a quorum
@@ -24,12 +26,16 @@ mod fair;
 #[cfg(any(test, feature = "testing"))]
 mod gate;
 mod handle;
+mod hashes;
+mod healing;
+mod home;
 mod io;
 mod log_store;
 mod machine;
 mod members;
 mod metrics;
 mod network;
+mod offline;
 mod propose;
 mod pulse;
 mod reads;
@@ -52,6 +58,7 @@ pub use config::{IoMode, Profile, RaftConfig};
 pub use error::{ProposeError, RaftError, ReadError};
 pub use handle::RaftHandle;
 pub use metrics::{BUCKETS, Histogram, RaftMetrics};
+pub use offline::{RecoverError, Recovered, recover, restore};
 pub use propose::{MAX_COMMAND_BYTES, MAX_PROPOSALS_WAITING};
 pub use pulse::Contact;
 #[cfg(any(test, feature = "testing"))]
@@ -72,6 +79,10 @@ pub struct Bugs {
     pub acknowledge_before_sync: bool,
     /// A snapshot lacks what the last entry that it claims to hold has changed.
     pub snapshot_forgets_last_entry: bool,
+    /// The command of the entry with this index is not applied (0: all are).
+    pub skip_command_at: u64,
+    /// A manager whose damaged files were set aside takes part as if nothing had happened.
+    pub healing_votes: bool,
     /// The leader answers linearizable reads without knowing whether it still leads.
     pub stale_read: bool,
     /// A write that finds the disk full is dropped and reported as done.

@@ -1,5 +1,6 @@
 //! Applies committed entries to the state.
 
+use crate::hashes::{Diverged, Hashes};
 use crate::metrics::Meter;
 use crate::snapshots::{Candidate, Snapshots, Stored};
 use crate::types::{CommandBytes, LogId, Outcome, Payload, SnapshotMeta, StoredMembership, Types};
@@ -23,6 +24,7 @@ pub(crate) struct Machine {
     state: ClusterState,
     applied: Option<LogId>,
     membership: StoredMembership,
+    hashes: Arc<Hashes>,
     meter: Arc<Meter>,
     log_bytes: Arc<AtomicU64>,
     #[cfg(any(test, feature = "testing"))]
@@ -34,6 +36,7 @@ impl Machine {
         view: Arc<View>,
         snapshots: Arc<Snapshots>,
         start: Option<Candidate>,
+        hashes: Arc<Hashes>,
         meter: Arc<Meter>,
         log_bytes: Arc<AtomicU64>,
         #[cfg(any(test, feature = "testing"))] lab: crate::testing::Lab,
@@ -47,6 +50,7 @@ impl Machine {
             state,
             applied: meta.last_log_id,
             membership: meta.last_membership,
+            hashes,
             meter,
             log_bytes,
             #[cfg(any(test, feature = "testing"))]
@@ -69,12 +73,24 @@ impl Machine {
         io::Error::new(io::ErrorKind::InvalidData, text)
     }
 
+    /// This node holds something else than its leader: it must not go on.
+    fn diverged(&self, diverged: Diverged) -> io::Error {
+        let text = diverged.to_string();
+        tracing::error!("{text}");
+        self.view.fail(&text);
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    }
+
     /// Applies one command. An error means that this node must not go on: others would come to another state.
     fn command(
         &mut self,
         index: u64,
         command: &CommandBytes,
     ) -> io::Result<(Outcome, Option<Arc<ChangeSet>>)> {
+        #[cfg(any(test, feature = "testing"))]
+        if index > 0 && self.lab.bugs.skip_command_at == index {
+            return Ok((Outcome::Nothing, None));
+        }
         let command = Command::decode(&command.bytes).map_err(|error| self.stop(index, error))?;
         match self.state.apply(&command) {
             Ok(applied) => {
@@ -130,6 +146,9 @@ impl RaftStateMachine<Types> for Machine {
             self.applied = Some(entry.log_id);
             #[cfg(any(test, feature = "testing"))]
             self.lab.applied(&entry, &self.state);
+            self.hashes
+                .applied(entry.log_id.index, self.state.hash())
+                .map_err(|diverged| self.diverged(diverged))?;
             count += 1;
             answers.extend(responder.map(|responder| (responder, outcome)));
         }
@@ -216,6 +235,10 @@ impl RaftStateMachine<Types> for Machine {
         #[cfg(any(test, feature = "testing"))]
         self.lab.installed(meta, &self.state);
         self.membership = meta.last_membership.clone();
+        let index = self.applied.map_or(0, |applied| applied.index);
+        self.hashes
+            .reset(index, self.state.hash())
+            .map_err(|diverged| self.diverged(diverged))?;
         self.view.replace(&self.state, self.applied);
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! openraft's view of the transport.
 
+use crate::hashes::Hashes;
 use crate::pulse::Pulse;
 use crate::runtime::PATIENCE;
 use crate::snapshots::{Snapshots, Stored};
 use crate::transport::{RpcKind, SnapshotBody, Transport, TransportError};
 use crate::types::{CommittedLeaderId, Member, Types, Vote};
-use crate::wire::{SnapshotHeader, Transfer, Wire};
+use crate::wire::{SnapshotHeader, Transfer, Wire, append_message};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{Either, select};
@@ -20,6 +21,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
+use prost::Message;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) hashes: Arc<Hashes>,
 }
 
 /// A connection to one manager.
@@ -48,6 +51,7 @@ pub(crate) struct Peer {
     transport: Arc<dyn Transport>,
     snapshots: Arc<Snapshots>,
     pulse: Arc<Pulse>,
+    hashes: Arc<Hashes>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -61,6 +65,7 @@ impl RaftNetworkFactory<Types> for Network {
             transport: Arc::clone(&self.transport),
             snapshots: Arc::clone(&self.snapshots),
             pulse: Arc::clone(&self.pulse),
+            hashes: Arc::clone(&self.hashes),
         }
     }
 }
@@ -105,7 +110,7 @@ impl Peer {
             .call(self.to, &member, kind, request, deadline)
             .await;
         let action = match kind {
-            RpcKind::Append => RPCTypes::AppendEntries,
+            RpcKind::Append | RpcKind::Probe => RPCTypes::AppendEntries,
             RpcKind::Vote | RpcKind::PreVote => RPCTypes::Vote,
             RpcKind::Transfer => RPCTypes::TransferLeader,
         };
@@ -141,6 +146,12 @@ impl Peer {
             tokio::select! {
                 biased;
                 Some(answer) = calls.next() => {
+                    if answer.is_ok() && begin.elapsed() > every {
+                        // The next heartbeat was dated while this one was on its way. It is replaced by a fresh one,
+                        // else on a slow line the lease would be over before its renewal arrives.
+                        self.pulse.beat.notify_one();
+                        tokio::time::sleep(every / 20).await;
+                    }
                     if answer.is_ok() || calls.is_empty() {
                         return answer;
                     }
@@ -162,7 +173,7 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         _: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<Types>> {
-        let request = Bytes::from(rpc.encode());
+        let request = Bytes::from(append_message(&rpc, self.hashes.latest()).encode_to_vec());
         if rpc.entries.is_empty() {
             return self.beat(request).await;
         }

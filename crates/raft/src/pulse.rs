@@ -4,10 +4,10 @@ use crate::config::Profile;
 use crate::types::Member;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use warren_types::NodeId;
 
@@ -40,7 +40,11 @@ pub(crate) struct Pulse {
     /// Until then this node votes for nobody: before it was restarted it may have promised a leader not to.
     pub(crate) hold_until: Instant,
     removed: watch::Sender<bool>,
-    pub(crate) healing: AtomicBool,
+    healing: watch::Sender<bool>,
+    /// While healing: leaders of this term or later may fill the log, plus one; 0 as long as none may.
+    trusted: AtomicU64,
+    /// Asks for a round of heartbeats now.
+    pub(crate) beat: Notify,
     /// Where the members are now.
     members: ArcSwap<BTreeMap<NodeId, Member>>,
 }
@@ -54,7 +58,9 @@ impl Pulse {
             elections: AtomicU64::new(0),
             hold_until: Instant::now() + hold,
             removed: watch::Sender::new(false),
-            healing: AtomicBool::new(false),
+            healing: watch::Sender::new(false),
+            trusted: AtomicU64::new(0),
+            beat: Notify::new(),
             members: ArcSwap::default(),
         }
     }
@@ -98,7 +104,28 @@ impl Pulse {
     }
 
     pub(crate) fn is_healing(&self) -> bool {
-        self.healing.load(Ordering::Acquire)
+        *self.healing.borrow()
+    }
+
+    pub(crate) fn set_healing(&self, healing: bool) {
+        self.healing.send_replace(healing);
+    }
+
+    pub(crate) fn healing(&self) -> watch::Receiver<bool> {
+        self.healing.subscribe()
+    }
+
+    pub(crate) fn trust_term(&self, term: u64) {
+        self.trusted.store(term + 1, Ordering::Release);
+    }
+
+    pub(crate) fn trusted_term(&self) -> Option<u64> {
+        self.trusted.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Whether a leader of this term may write here.
+    pub(crate) fn trusts(&self, term: u64) -> bool {
+        !self.is_healing() || self.trusted_term().is_some_and(|trusted| term >= trusted)
     }
 
     pub(crate) fn set_members(&self, members: BTreeMap<NodeId, Member>) {

@@ -2,16 +2,15 @@
 
 use crate::error::RaftError;
 use crate::handle::RaftHandle;
+use crate::healing::Testimony;
 use crate::network::TransferAnswer;
 use crate::snapshots::Stored;
 use crate::transport::RpcKind;
 use crate::types::{LogId, Types};
-use crate::wire::{SnapshotHeader, Transfer, Wire};
+use crate::wire::{HashMessage, SnapshotHeader, Transfer, Wire, read_append};
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
-};
+use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use warren_storage::SnapshotWriter;
 use warren_types::NodeId;
 
@@ -37,12 +36,15 @@ impl RaftHandle {
         let engine = &self.inner.engine;
         let answer = match kind {
             RpcKind::Append => {
-                let request = AppendEntriesRequest::decode(request).map_err(bad)?;
+                let (request, theirs) = read_append(request).map_err(bad)?;
                 self.admit(from, &Claim::Leads(request.vote.leader_id.term))?;
                 let answer = engine.append_entries(request).await;
                 let answer = answer.map_err(|_| self.stopped())?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
                     self.inner.pulse.heard();
+                    if let Some(theirs) = theirs {
+                        self.compare(&theirs)?;
+                    }
                 }
                 answer.encode()
             }
@@ -66,8 +68,26 @@ impl RaftHandle {
                 let answer = answer.map_err(|_| self.stopped())?;
                 TransferAnswer(answer.err().map(|error| error.to_string())).encode()
             }
+            RpcKind::Probe => {
+                self.admit(from, &Claim::Has(None))?;
+                // An answer of the engine means that the metrics are as new as the question.
+                self.is_initialized().await?;
+                Testimony::of(engine, &self.inner.pulse).encode()
+            }
         };
         Ok(answer.into())
+    }
+
+    /// Compares this node's state with the leader's, and stops when they differ.
+    fn compare(&self, theirs: &HashMessage) -> Result<(), RaftError> {
+        let Err(diverged) = self.inner.hashes.compare(theirs.index, theirs.hash) else {
+            return Ok(());
+        };
+        tracing::error!("{diverged}");
+        self.inner.view.fail(&diverged.to_string());
+        let handle = self.clone();
+        crate::runtime::spawn(async move { handle.shutdown().await });
+        Err(self.stopped())
     }
 
     /// Checks a request for a vote.
@@ -97,6 +117,11 @@ impl RaftHandle {
     /// reach beyond the entry that made the members known here (then it cannot have been added later). All other
     /// strangers are judged by the rules of Raft: term, log and lease.
     fn admit(&self, from: NodeId, claim: &Claim) -> Result<(), RaftError> {
+        if let Claim::Leads(term) = claim
+            && !self.inner.pulse.trusts(*term)
+        {
+            return Err(RaftError::Healing);
+        }
         let metrics = self.inner.engine.metrics();
         let metrics = metrics.borrow_watched();
         let committed = &metrics.committed_membership_config;

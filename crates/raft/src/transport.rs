@@ -19,6 +19,8 @@ pub enum RpcKind {
     PreVote,
     /// Take over leadership.
     Transfer,
+    /// Which term, and how much is committed? Asked by a manager whose log was damaged.
+    Probe,
 }
 
 impl RpcKind {
@@ -30,6 +32,7 @@ impl RpcKind {
             Self::Vote => 2,
             Self::PreVote => 3,
             Self::Transfer => 4,
+            Self::Probe => 5,
         }
     }
 
@@ -41,6 +44,7 @@ impl RpcKind {
             2 => Some(Self::Vote),
             3 => Some(Self::PreVote),
             4 => Some(Self::Transfer),
+            5 => Some(Self::Probe),
             _ => None,
         }
     }
@@ -51,6 +55,7 @@ impl RpcKind {
             Self::Vote => "vote",
             Self::PreVote => "pre-vote",
             Self::Transfer => "transfer",
+            Self::Probe => "probe",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Follows openraft's metrics: who leads, who belongs to the cluster.
 
 use crate::handle::Engine;
+use crate::home::Home;
 use crate::pulse::Pulse;
 use crate::status::Leadership;
 use crate::types::{LogId, StoredMembership, Types};
@@ -19,8 +20,11 @@ struct Watcher {
     engine: Engine,
     view: Arc<View>,
     pulse: Arc<Pulse>,
+    home: Arc<Home>,
     /// The membership that was looked at last.
     members: Option<LogId>,
+    /// Whether they are still to be stored.
+    unstored: bool,
     /// Whether this node was ever among the members.
     was_member: bool,
     /// The last term in which this node stood for election.
@@ -35,6 +39,7 @@ pub(crate) async fn watch_leadership(
     engine: Engine,
     view: Arc<View>,
     pulse: Arc<Pulse>,
+    home: Arc<Home>,
     leadership: watch::Sender<Leadership>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -44,8 +49,10 @@ pub(crate) async fn watch_leadership(
         engine,
         view,
         pulse,
+        was_member: home.record().member,
+        home,
         members: None,
-        was_member: false,
+        unstored: false,
         stood: 0,
         settled: 0,
     };
@@ -110,6 +117,9 @@ impl Watcher {
     fn look_at_members(&mut self, metrics: &Figures) {
         let known = &metrics.membership_config;
         if *known.log_id() == self.members {
+            if self.unstored && !self.pulse.is_healing() {
+                self.remember(known);
+            }
             self.notice_removal(&metrics.committed_membership_config);
             return;
         }
@@ -118,7 +128,24 @@ impl Watcher {
         self.pulse
             .set_members(members.map(|(id, member)| (*id, member.clone())).collect());
         self.was_member |= known.membership().get_node(&self.id).is_some();
+        self.remember(known);
         self.notice_removal(&metrics.committed_membership_config);
+    }
+
+    /// Keeps the members outside of log and snapshots, for the day when those are damaged. While healing, what is read are
+    /// the members of the past.
+    fn remember(&mut self, known: &StoredMembership) {
+        self.unstored = self.pulse.is_healing();
+        if self.unstored || known.membership().nodes().next().is_none() {
+            return;
+        }
+        let stored = self.home.change(|record| {
+            record.member = self.was_member;
+            record.membership = known.clone();
+        });
+        if let Err(error) = stored {
+            tracing::warn!(%error, "cannot store who the managers are; should the log be damaged, it cannot heal by itself");
+        }
     }
 
     /// Whoever was a member and is none in a committed membership that is newer was removed. (A node that joins reads

@@ -296,6 +296,46 @@ pub(crate) struct AppendMessage {
     committed: Option<LogIdMessage>,
     #[prost(message, repeated, tag = "4")]
     entries: Vec<EntryMessage>,
+    /// The last entry that the leader has applied, and the hash of the state after it.
+    #[prost(message, optional, tag = "5")]
+    applied: Option<HashMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct HashMessage {
+    #[prost(uint64, tag = "1")]
+    pub(crate) index: u64,
+    #[prost(fixed64, tag = "2")]
+    pub(crate) hash: u64,
+    /// How the hash is made: others cannot be compared.
+    #[prost(uint32, tag = "3")]
+    pub(crate) scheme: u32,
+}
+
+/// An append with the hash of the leader's state.
+pub(crate) fn append_message(
+    request: &AppendEntriesRequest<Types>,
+    applied: Option<(u64, u64)>,
+) -> AppendMessage {
+    let mut message = request.to_message();
+    message.applied = applied.map(|(index, hash)| HashMessage {
+        index,
+        hash,
+        scheme: warren_state::HASH_SCHEME,
+    });
+    message
+}
+
+/// An append and, when it can be compared, the hash of the leader's state.
+pub(crate) fn read_append(
+    bytes: Bytes,
+) -> Result<(AppendEntriesRequest<Types>, Option<HashMessage>)> {
+    let mut message = AppendMessage::decode(bytes)?;
+    let applied = message
+        .applied
+        .take()
+        .filter(|applied| applied.scheme == warren_state::HASH_SCHEME);
+    Ok((AppendEntriesRequest::from_message(message)?, applied))
 }
 
 impl Wire for AppendEntriesRequest<Types> {
@@ -307,6 +347,7 @@ impl Wire for AppendEntriesRequest<Types> {
             previous: self.prev_log_id.as_ref().map(Wire::to_message),
             committed: self.leader_commit.as_ref().map(Wire::to_message),
             entries: self.entries.iter().map(Wire::to_message).collect(),
+            applied: None,
         }
     }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::print_stdout, reason = "tests report what they measured")]
 
 mod cluster;
+mod damage;
+mod offline;
 mod quorum;
 
 use crate::transport::NoPeers;

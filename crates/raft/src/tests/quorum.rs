@@ -280,7 +280,10 @@ async fn every_member_is_replaced() {
 /// R6: 100 ms delay and 5 % loss on the LAN profile cause no election.
 #[tokio::test(start_paused = true)]
 async fn a_bad_line_causes_no_election() {
-    for (seed, delay) in [(8, (50, 100)), (9, (100, 100)), (10, (0, 10))] {
+    // Shown once with 60 (virtual) minutes each.
+    let minutes = std::env::var("WARREN_LINE_MINUTES");
+    let minutes: u64 = minutes.map_or(5, |minutes| minutes.parse().expect("a number"));
+    for (seed, delay) in [(8, (60, 100)), (9, (100, 100)), (10, (0, 10))] {
         let mut cluster = Cluster::new(seed);
         cluster.config.io = IoMode::Task;
         let one = cluster.form(&[1, 2, 3]).await;
@@ -295,20 +298,17 @@ async fn a_bad_line_causes_no_election() {
                 .collect()
         };
         let before = (changes(), one.leadership().borrow().term);
-        let end = Instant::now() + Duration::from_secs(20 * 60);
-        let (mut number, mut refused) = (0, 0);
+        let end = Instant::now() + Duration::from_secs(minutes * 60);
+        let mut number = 0;
         while Instant::now() < end {
             match one.propose(&create(number, 200)).await {
-                Ok(_) => {}
-                // With a round trip as long as two thirds of the lease, it lapses now and then.
-                Err(ProposeError::NoContact) if delay.0 == 100 => refused += 1,
+                Ok(_) => number += 1,
                 Err(error) => panic!("change {number} with a delay of {delay:?}: {error}"),
             }
-            number += 1;
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
         assert_eq!((changes(), one.leadership().borrow().term), before);
-        println!("delay {delay:?}: {number} changes, {refused} refused, no election");
+        println!("delay {delay:?}: {number} changes, no election");
         cluster.weather(|weather| weather.loss = 0);
         cluster.settle().await;
         cluster.stop().await;
