@@ -106,6 +106,10 @@ fn quorum(c: &ClusterView) -> Rows {
 }
 
 fn voters_text(c: &ClusterView) -> String {
+    // Only the leader knows who answers.
+    if c.voters_healthy == 0 {
+        return format!("{}; a write needs {}", c.voters, c.quorum_needed);
+    }
     format!(
         "{} of {} answer; a write needs {}; {} more may fail",
         c.voters_healthy, c.voters, c.quorum_needed, c.failures_tolerated
@@ -271,9 +275,9 @@ fn reasons(c: &ClusterView, nodes: &[NodeView], stale: Option<&StaleView>) -> Ve
     }
     if !c.quorum {
         reasons.push(format!(
-            "no quorum: {} of {} voters answer, a write needs {}; start the managers that are missing, \
+            "no quorum: a write needs {} of {} voters; start the managers that are missing, \
              or, when they are lost for good, `warren cluster recover` on the one that has most",
-            c.voters_healthy, c.voters, c.quorum_needed
+            c.quorum_needed, c.voters
         ));
         // Without a leader nobody knows who else answers.
         return reasons;

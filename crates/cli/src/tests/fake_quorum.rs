@@ -84,7 +84,8 @@ impl Quorum {
             .filter(|m| m.suffrage == "Voter")
             .collect();
         let count = voters.len() as u32;
-        let healthy = voters.iter().filter(|m| m.reachable).count() as u32;
+        // Only a leader knows who answers.
+        let healthy = voters.iter().filter(|m| m.reachable && !self.lost).count() as u32;
         let leader = self.members.iter().find(|m| m.leader && !self.lost);
         let view = ClusterView {
             id: "01hzzcluster".into(),

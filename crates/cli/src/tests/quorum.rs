@@ -124,7 +124,11 @@ async fn health_says_why_not() {
     fake.world().quorum.stale = Some(StaleView { for_ms: Some(5000) });
     let ran = run(&fake, "cluster health").await;
     assert_eq!(ran.exit, 1);
-    for part in ["manager edge-1 has had no quorum for 5s", "cluster recover"] {
+    for part in [
+        "manager edge-1 has had no quorum for 5s",
+        "a write needs 2 of 3 voters",
+        "cluster recover",
+    ] {
         assert!(ran.out.contains(part), "{ran:?}");
     }
 }
