@@ -517,7 +517,7 @@ const fn damaged(place: String) -> BackupError {
 
 /// Lengths here are bounded far below 2^31.
 fn length(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX & !LAST)
+    u32::try_from(len).unwrap_or(!LAST)
 }
 
 fn size(number: u32) -> usize {

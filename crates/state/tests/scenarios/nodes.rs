@@ -250,12 +250,14 @@ fn a_data_key_in_use_cannot_leave_the_list() {
     world.ok(epochs(&[2]));
 }
 
+type Edit = dyn Fn(&mut ClusterSettings);
+
 /// TR-04: thresholds are settings, within bounds.
 #[test]
 fn settings_have_ranges() {
     let mut world = World::new();
     world.ok(Op::SettingsInit(Box::new(settings(0))));
-    let update = |change: &dyn Fn(&mut ClusterSettings)| {
+    let update = |change: &Edit| {
         let mut settings = settings(0);
         change(&mut settings);
         Op::SettingsUpdate {
@@ -264,7 +266,7 @@ fn settings_have_ranges() {
         }
     };
     let root = || "-----BEGIN CERTIFICATE-----\n".to_owned();
-    let good: [&dyn Fn(&mut ClusterSettings); 6] = [
+    let good: [&Edit; 6] = [
         &|s| s.snapshot_entries = limits::SNAPSHOT_ENTRIES_MIN,
         &|s| s.snapshot_entries = limits::SNAPSHOT_ENTRIES_MAX,
         &|s| (s.snapshot_bytes, s.log_bytes_max) = (limits::SNAPSHOT_BYTES_MAX, 16 << 30),
@@ -280,7 +282,7 @@ fn settings_have_ranges() {
         world.ok(update(change));
     }
     assert!(world.state.settings().is_some_and(|s| s.auto_lock));
-    let bad: [(&dyn Fn(&mut ClusterSettings), &str); 7] = [
+    let bad: [(&Edit, &str); 7] = [
         (&|s| s.snapshot_entries = 9, "snapshotEntries"),
         (&|s| s.snapshot_entries = 10_000_001, "snapshotEntries"),
         (&|s| s.snapshot_bytes = 1, "snapshotBytes"),
