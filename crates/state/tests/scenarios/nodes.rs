@@ -252,6 +252,10 @@ fn a_data_key_in_use_cannot_leave_the_list() {
 
 type Edit = dyn Fn(&mut ClusterSettings);
 
+fn root() -> String {
+    "-----BEGIN CERTIFICATE-----\n".to_owned()
+}
+
 /// TR-04: thresholds are settings, within bounds.
 #[test]
 fn settings_have_ranges() {
@@ -265,7 +269,6 @@ fn settings_have_ranges() {
             settings: Box::new(settings),
         }
     };
-    let root = || "-----BEGIN CERTIFICATE-----\n".to_owned();
     let good: [&Edit; 6] = [
         &|s| s.snapshot_entries = limits::SNAPSHOT_ENTRIES_MIN,
         &|s| s.snapshot_entries = limits::SNAPSHOT_ENTRIES_MAX,
