@@ -202,7 +202,6 @@ impl RaftHandle {
         tasks.push(crate::runtime::spawn(snapshots::run(
             Arc::clone(&snapshots),
             engine.clone(),
-            config.io,
             stopped,
         )));
         let inner = Inner {
@@ -515,6 +514,7 @@ fn open(home: &Home, config: &RaftConfig) -> Result<Opened, RaftError> {
             bytes: config.snapshot_bytes,
             log_bytes_max: config.log_bytes_max,
         },
+        config.io,
     ));
     let start = snapshots.load(log.first_index())?;
     Ok((log, snapshots, start))

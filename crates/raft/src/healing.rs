@@ -36,6 +36,8 @@ pub(crate) struct Testimony {
     pub(crate) committed: Option<LogId>,
     /// The members that it knows.
     pub(crate) membership: StoredMembership,
+    /// Whether these are known to be committed.
+    pub(crate) settled: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -48,6 +50,8 @@ pub(crate) struct TestimonyMessage {
     committed: Option<LogIdMessage>,
     #[prost(message, optional, tag = "4")]
     membership: Option<StoredMembershipMessage>,
+    #[prost(bool, tag = "5")]
+    settled: bool,
 }
 
 impl Wire for Testimony {
@@ -59,6 +63,7 @@ impl Wire for Testimony {
             healing: self.healing,
             committed: self.committed.as_ref().map(Wire::to_message),
             membership: Some(self.membership.to_message()),
+            settled: self.settled,
         }
     }
 
@@ -72,6 +77,7 @@ impl Wire for Testimony {
                 .map(StoredMembership::from_message)
                 .transpose()?
                 .unwrap_or_default(),
+            settled: message.settled,
         })
     }
 }
@@ -87,6 +93,8 @@ impl Testimony {
             healing: pulse.is_healing(),
             committed: metrics.local_committed.filter(|_| leads),
             membership: (*metrics.membership_config).clone(),
+            settled: metrics.membership_config.log_id()
+                == metrics.committed_membership_config.log_id(),
         }
     }
 }
@@ -138,6 +146,10 @@ impl Healer {
                     heard.insert(*from, answer.term);
                 }
                 if answer.membership.log_id() > membership.log_id() {
+                    if answer.settled && answer.membership.membership().get_node(&self.id).is_none()
+                    {
+                        self.pulse.set_removed();
+                    }
                     membership = answer.membership.clone();
                 }
             }

@@ -219,7 +219,8 @@ impl RaftStateMachine<Types> for Machine {
         meta: &SnapshotMeta,
         snapshot: Stored,
     ) -> Result<(), io::Error> {
-        let state = self.snapshots.decode(&snapshot).map_err(|error| {
+        let state = self.snapshots.decode_apart(&snapshot).await;
+        let state = state.map_err(|error| {
             self.view.fail(&error.to_string());
             io::Error::other(error)
         })?;

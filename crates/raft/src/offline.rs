@@ -129,7 +129,7 @@ fn load(home: &Home, config: &RaftConfig) -> Result<Found, RaftError> {
         bytes: u64::MAX,
         log_bytes_max: u64::MAX,
     };
-    let start = Snapshots::new(store, limits).load(log.first_index())?;
+    let start = Snapshots::new(store, limits, config.io).load(log.first_index())?;
     let (state, meta) = start.map_or_else(Default::default, |start| (start.state, start.meta));
     let term = if log.meta().is_empty() {
         0
@@ -176,12 +176,9 @@ fn apply(found: &mut Found, index: u64, record: Vec<u8>) -> Result<(), RaftError
         Payload::Normal(command) => {
             let command = Command::decode(&command.bytes)
                 .map_err(|error| unreadable("command", index, error))?;
-            match found.state.apply(&command) {
-                Err(error @ Rejection::UnsupportedVersion { .. }) => {
-                    return Err(unreadable("command", index, error));
-                }
-                // Refused then, refused now.
-                Ok(_) | Err(_) => {}
+            // What was refused then is refused now.
+            if let Err(error @ Rejection::UnsupportedVersion { .. }) = found.state.apply(&command) {
+                return Err(unreadable("command", index, error));
             }
         }
     }

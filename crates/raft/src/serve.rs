@@ -1,5 +1,6 @@
 //! Messages of other managers.
 
+use crate::config::IoMode;
 use crate::error::RaftError;
 use crate::handle::RaftHandle;
 use crate::healing::Testimony;
@@ -13,14 +14,6 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use warren_storage::SnapshotWriter;
 use warren_types::NodeId;
-
-/// What a sender shows for itself.
-enum Claim {
-    /// It leads in a term.
-    Leads(u64),
-    /// It has a log up to an entry.
-    Has(Option<LogId>),
-}
 
 impl RaftHandle {
     /// Serves a message of manager `from`; the caller has checked that it is a manager, and this one. A sender that was
@@ -37,7 +30,7 @@ impl RaftHandle {
         let answer = match kind {
             RpcKind::Append => {
                 let (request, theirs) = read_append(request).map_err(bad)?;
-                self.admit(from, &Claim::Leads(request.vote.leader_id.term))?;
+                self.trust(request.vote.leader_id.term)?;
                 let answer = engine.append_entries(request).await;
                 let answer = answer.map_err(|_| self.stopped())?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
@@ -62,14 +55,13 @@ impl RaftHandle {
             }
             RpcKind::Transfer => {
                 let transfer = Transfer::decode(request).map_err(bad)?;
-                self.admit(from, &Claim::Leads(transfer.from.leader_id.term))?;
+                self.trust(transfer.from.leader_id.term)?;
                 let request = TransferLeaderRequest::new(transfer.from, transfer.to, transfer.last);
                 let answer = engine.handle_transfer_leader(request).await;
                 let answer = answer.map_err(|_| self.stopped())?;
                 TransferAnswer(answer.err().map(|error| error.to_string())).encode()
             }
             RpcKind::Probe => {
-                self.admit(from, &Claim::Has(None))?;
                 // An answer of the engine means that the metrics are as new as the question.
                 self.is_initialized().await?;
                 Testimony::of(engine, &self.inner.pulse).encode()
@@ -99,7 +91,7 @@ impl RaftHandle {
         if self.inner.pulse.is_healing() {
             return Err(RaftError::Healing);
         }
-        self.admit(from, &Claim::Has(request.last_log_id))?;
+        self.admit(from, request.last_log_id.as_ref())?;
         Ok(request)
     }
 
@@ -112,30 +104,40 @@ impl RaftHandle {
         }
     }
 
-    /// Refuses those who were removed. Not being in the members known here is not enough: this node may be the one that is
-    /// behind. So a leader is refused only if its term is over, and a candidate only if its log does not
-    /// reach beyond the entry that made the members known here (then it cannot have been added later). All other
-    /// strangers are judged by the rules of Raft: term, log and lease.
-    fn admit(&self, from: NodeId, claim: &Claim) -> Result<(), RaftError> {
-        if let Claim::Leads(term) = claim
-            && !self.inner.pulse.trusts(*term)
-        {
-            return Err(RaftError::Healing);
+    /// While healing, only leaders of a term that counts may write here.
+    fn trust(&self, term: u64) -> Result<(), RaftError> {
+        if self.inner.pulse.trusts(term) {
+            Ok(())
+        } else {
+            Err(RaftError::Healing)
         }
+    }
+
+    /// Refuses candidates who were removed, and tells them. Not being in the members known here is not enough: this node
+    /// may be the one that is behind. So the candidate's log must not reach beyond the entry that made those
+    /// members: then it cannot have been added later. All others are judged by the rules of Raft: term, log and lease. (A
+    /// removed leader is not refused here: it hears of the newer term, steps down, and asks for votes then.)
+    fn admit(&self, from: NodeId, last: Option<&LogId>) -> Result<(), RaftError> {
         let metrics = self.inner.engine.metrics();
         let metrics = metrics.borrow_watched();
         let committed = &metrics.committed_membership_config;
         let members = committed.membership();
         let effective = metrics.membership_config.membership();
-        let known = members.get_node(&from).is_some() || effective.get_node(&from).is_some();
-        if known || members.nodes().next().is_none() {
-            return Ok(());
+        if effective.nodes().next().is_none() {
+            // One that knows no members has nothing to lose at the birth of a cluster. Later it is one whose data are
+            // gone, or that has only just been added: it must not help anybody to lead who may lack what others have.
+            #[cfg(any(test, feature = "testing"))]
+            if self.inner.bugs.healing_votes {
+                return Ok(());
+            }
+            return match last {
+                Some(last) if last.index > 0 => Err(RaftError::Healing),
+                _ => Ok(()),
+            };
         }
-        let outdated = match claim {
-            Claim::Leads(term) => *term < metrics.current_term,
-            Claim::Has(last) => last.as_ref() <= committed.log_id().as_ref(),
-        };
-        if outdated {
+        let known = members.get_node(&from).is_some() || effective.get_node(&from).is_some();
+        let outdated = members.nodes().next().is_some() && last <= committed.log_id().as_ref();
+        if outdated && !known {
             Err(RaftError::Removed { node: from })
         } else {
             Ok(())
@@ -147,7 +149,8 @@ impl RaftHandle {
     pub fn receive_snapshot(&self, from: NodeId, header: Bytes) -> Result<SnapshotSink, RaftError> {
         let header =
             SnapshotHeader::decode(header).map_err(|_| RaftError::BadMessage("snapshot"))?;
-        self.admit(from, &Claim::Leads(header.vote.leader_id.term))?;
+        tracing::debug!(%from, "a snapshot comes");
+        self.trust(header.vote.leader_id.term)?;
         let partial = self.inner.partial().take();
         let writer = match partial {
             Some((of, writer)) if of == header => writer,
@@ -197,7 +200,13 @@ impl SnapshotSink {
         let Some(writer) = self.writer.take() else {
             return Err(RaftError::BadMessage("snapshot"));
         };
-        let info = writer.finish()?;
+        let info = match self.handle.inner.io {
+            IoMode::Task => writer.finish()?,
+            // Syncing much takes long; heartbeats are to go on meanwhile.
+            IoMode::Thread => tokio::task::spawn_blocking(move || writer.finish())
+                .await
+                .map_err(|_| self.handle.stopped())??,
+        };
         let stored = Stored {
             meta: self.header.meta.clone(),
             info,

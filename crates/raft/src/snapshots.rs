@@ -48,6 +48,7 @@ pub(crate) struct Snapshots {
     inner: Mutex<Inner>,
     wanted: Notify,
     thresholds: Mutex<Thresholds>,
+    mode: IoMode,
 }
 
 /// When a snapshot is due.
@@ -68,12 +69,13 @@ const LOG_FULL_PERCENT: u64 = 60;
 const EARLY_ENTRIES: u64 = 16;
 
 impl Snapshots {
-    pub(crate) fn new(store: SnapshotStore, thresholds: Thresholds) -> Self {
+    pub(crate) fn new(store: SnapshotStore, thresholds: Thresholds, mode: IoMode) -> Self {
         Self {
             store,
             inner: Mutex::default(),
             wanted: Notify::new(),
             thresholds: Mutex::new(thresholds),
+            mode,
         }
     }
 
@@ -126,6 +128,23 @@ impl Snapshots {
         self.inner().kept = kept;
         self.store.sweep()?;
         Ok(candidate)
+    }
+
+    /// Reads the state of a snapshot without holding others up.
+    pub(crate) async fn decode_apart(
+        self: &Arc<Self>,
+        stored: &Stored,
+    ) -> Result<ClusterState, RaftError> {
+        if self.mode == IoMode::Task {
+            return self.decode(stored);
+        }
+        let (this, stored) = (Arc::clone(self), stored.clone());
+        let decoding = tokio::task::spawn_blocking(move || this.decode(&stored));
+        decoding.await.unwrap_or_else(|error| {
+            Err(RaftError::Stopped {
+                reason: format!("reading a snapshot failed: {error}"),
+            })
+        })
     }
 
     /// Reads the state of a snapshot.
@@ -262,7 +281,6 @@ fn decode_meta(info: &SnapshotInfo) -> Result<SnapshotMeta, RaftError> {
 pub(crate) async fn run(
     snapshots: Arc<Snapshots>,
     raft: openraft::Raft<Types, Machine>,
-    mode: IoMode,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
@@ -271,7 +289,7 @@ pub(crate) async fn run(
             _ = stop.wait_for(|stop| *stop) => return,
             () = snapshots.wanted.notified() => {}
         }
-        let result = match mode {
+        let result = match snapshots.mode {
             IoMode::Task => snapshots.write(),
             IoMode::Thread => {
                 let snapshots = Arc::clone(&snapshots);

@@ -5,6 +5,7 @@
 mod cluster;
 mod damage;
 mod offline;
+mod pace;
 mod quorum;
 
 use crate::transport::NoPeers;
