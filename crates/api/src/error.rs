@@ -3,7 +3,7 @@
 use crate::quorum::{LEADER_HEADER, NOT_APPLIED_HEADER};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
-use warren_proto::ConvertError;
+use warren_proto::{ConvertError, headers};
 use warren_types::ValidationError;
 
 /// Why a call failed.
@@ -59,6 +59,12 @@ pub enum ApiError {
         what: String,
         /// What to do.
         remedy: String,
+    },
+    /// The cluster has removed the node that calls: PERMISSION_DENIED; the status says so in its metadata.
+    #[error("{what}: run `warren node reset` there, then join again with a new token")]
+    Removed {
+        /// Who was removed.
+        what: String,
     },
     /// Nobody can answer now: UNAVAILABLE. Repeating later may help.
     #[error("{what}: {remedy}")]
@@ -177,7 +183,7 @@ impl ApiError {
             Self::AlreadyExists { .. } => Code::AlreadyExists,
             Self::Precondition { .. } => Code::FailedPrecondition,
             Self::Conflict { .. } => Code::Aborted,
-            Self::Denied { .. } => Code::PermissionDenied,
+            Self::Denied { .. } | Self::Removed { .. } => Code::PermissionDenied,
             Self::Unavailable { .. } | Self::NotTaken { .. } => Code::Unavailable,
             Self::Exhausted { .. } => Code::ResourceExhausted,
             Self::Deadline { .. } => Code::DeadlineExceeded,
@@ -200,6 +206,10 @@ impl From<ConvertError> for ApiError {
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         let mut status = Self::new(error.code(), error.to_string());
+        if let ApiError::Removed { .. } = error {
+            let removed = MetadataValue::from_static("true");
+            status.metadata_mut().insert(headers::REMOVED, removed);
+        }
         if let ApiError::NotTaken { leader, .. } = error {
             let metadata = status.metadata_mut();
             metadata.insert(NOT_APPLIED_HEADER, MetadataValue::from_static("true"));

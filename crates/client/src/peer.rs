@@ -10,10 +10,10 @@ use crate::link::{Link, Tuning, Way};
 use bytes::Bytes;
 use futures::stream;
 use std::fmt;
-use std::io::SeekFrom;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncSeek, AsyncSeekExt as _};
+
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -171,7 +171,7 @@ impl PeerClient {
     /// else as [`PeerClient::call`]. What has arrived need not be sent again.
     pub async fn send_snapshot<R>(&self, header: Bytes, mut data: R) -> Result<Bytes, ClientError>
     where
-        R: AsyncRead + AsyncSeek + Send + Unpin + 'static,
+        R: Read + Send + Unpin + 'static,
     {
         let begin = peer::SnapshotBeginRequest {
             header: header.to_vec(),
@@ -181,23 +181,14 @@ impl PeerClient {
                 api.snapshot_begin(Request::new(begin)).await
             })
             .await?;
-        let length = data.seek(SeekFrom::End(0)).await.map_err(unreadable)?;
-        // More than there is: of another snapshot, whatever the header says.
-        let offset = if begun.have_bytes <= length {
-            begun.have_bytes
-        } else {
-            0
-        };
-        data.seek(SeekFrom::Start(offset))
-            .await
-            .map_err(unreadable)?;
+        let offset = begun.have_bytes;
+        skip(&mut data, offset).map_err(unreadable)?;
         let (progress, sent) = watch::channel(Progress::Sending);
         let pieces = stream::unfold(
             Some(Unsent {
                 header: header.to_vec(),
                 data,
                 offset,
-                length,
                 progress,
             }),
             next_piece,
@@ -302,28 +293,46 @@ struct Unsent<R> {
     header: Vec<u8>,
     data: R,
     offset: u64,
-    length: u64,
     progress: watch::Sender<Progress>,
 }
 
-async fn next_piece<R: AsyncRead + Send + Unpin>(
+/// Passes over what the other side has already. Local files that were read or written a moment ago come from the
+/// kernel's memory: reading them, a piece at a time, holds up nobody.
+fn skip(data: &mut impl Read, bytes: u64) -> std::io::Result<()> {
+    let skipped = std::io::copy(&mut data.take(bytes), &mut std::io::sink())?;
+    if skipped == bytes {
+        Ok(())
+    } else {
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// The next piece; shorter than the others only at the end.
+fn read_piece(data: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut piece = Vec::with_capacity(PIECE_BYTES);
+    data.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+    Ok(piece)
+}
+
+async fn next_piece<R: Read + Send + Unpin>(
     unsent: Option<Unsent<R>>,
 ) -> Option<(peer::SnapshotChunk, Option<Unsent<R>>)> {
     let mut unsent = unsent?;
-    let left = unsent.length - unsent.offset;
-    let size = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
-    let mut data = vec![0; size];
-    if let Err(error) = unsent.data.read_exact(&mut data).await {
-        unsent
-            .progress
-            .send_replace(Progress::Unreadable(error.to_string()));
-        // The call must end as an error, not as the end of the snapshot; whoever made it ends it now.
-        return std::future::pending().await;
-    }
+    let data = match read_piece(&mut unsent.data) {
+        Ok(data) => data,
+        Err(error) => {
+            unsent
+                .progress
+                .send_replace(Progress::Unreadable(error.to_string()));
+            // The call must end as an error, not as the end of the snapshot; whoever made it ends it now.
+            return std::future::pending().await;
+        }
+    };
+    let size = data.len();
     let piece = peer::SnapshotChunk {
         header: std::mem::take(&mut unsent.header),
         offset: unsent.offset,
-        last: size as u64 == left,
+        last: size < PIECE_BYTES,
         data,
     };
     unsent.offset += size as u64;

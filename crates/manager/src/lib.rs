@@ -3,15 +3,20 @@
 
 #![forbid(unsafe_code)]
 
+mod authority;
 mod control;
 mod dispatcher;
 pub mod edge;
 mod identity;
 pub mod init;
+mod keys;
 mod leader;
 mod manager;
 mod planner;
+mod quorum;
 mod secrets;
+mod sessions;
+mod telemetry;
 
 pub use init::{InitError, Joined, LocalIdentity, NewNode, NodeFacts, Renewed, Who};
-pub use manager::{Manager, ManagerConfig, ManagerError};
+pub use manager::{Manager, ManagerConfig, ManagerError, ManagerEvent, RAFT_DIR};

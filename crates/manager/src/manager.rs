@@ -1,29 +1,35 @@
 //! Starting and stopping a manager.
 
-use crate::control::{Control, Local};
+use crate::control::{Control, JoinGate, Local};
 use crate::dispatcher::Dispatcher;
 use crate::edge;
-use crate::init::{self, InitError, LocalIdentity, NodeFacts};
+use crate::identity::LocalIdentity;
+use crate::init::{self, InitError, NodeFacts};
+use crate::keys::KeyStore;
 use crate::leader::LeaderScope;
 use crate::planner::{self, Wanted};
+use crate::quorum::{autopilot, keeper::Keeper, peers::Peers, plane::Plane, router::Routes};
 use crate::secrets::SecretBox;
-use async_trait::async_trait;
+use crate::sessions::Acceptor;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use warren_api::ControlPlane;
-use warren_client::{ClientError, ErrorKind, SessionAcceptor};
-use warren_proto::session::{ManagerMessage, WorkerMessage};
-use warren_raft::{Leadership, Member, NoPeers, ProposeError, RaftConfig, RaftError, RaftHandle};
+use warren_api::{ControlPlane, Planes};
+use warren_client::{IdentitySource, SessionAcceptor};
+use warren_raft::{Leadership, Member, ProposeError, RaftConfig, RaftError, RaftHandle};
 use warren_state::{Actor, ClusterState};
-use warren_storage::Disk;
+use warren_storage::{Disk, Keyring as KeyFile};
 use warren_types::{ContainerId, NodeId, Timestamp};
 
 /// How long the first election of a single manager may take.
 const LEADER_WITHIN: Duration = Duration::from_secs(30);
+/// How long giving leadership away may take when the daemon stops.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+/// Directory of the log and snapshots, on the manager's disk.
+pub const RAFT_DIR: &str = "raft";
 
 /// Settings of a manager.
 pub struct ManagerConfig {
@@ -35,6 +41,25 @@ pub struct ManagerConfig {
     pub disk: Arc<dyn Disk>,
     /// The data directory, for people.
     pub data_dir: PathBuf,
+    /// The keyring file: data keys that the cluster hands out are kept in it.
+    pub keyring: Arc<Mutex<KeyFile>>,
+    /// Certificate and roots for talking to the other managers; exchanged when they are renewed.
+    pub source: IdentitySource,
+    /// API addresses of managers, for a node that has joined and does not know the cluster's state yet.
+    pub managers: Vec<String>,
+}
+
+/// What a manager tells the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManagerEvent {
+    /// Somebody asked over the API that the daemon stops; the time for open calls.
+    StopAsked(warren_types::Duration),
+    /// The node is a worker now: it goes on without the manager's part.
+    Demoted,
+    /// The cluster has removed this node.
+    Removed,
+    /// The operator wants this manager to go on alone ([`crate::recovery::recover`]).
+    Recover,
 }
 
 /// Why a manager cannot start.
@@ -52,114 +77,206 @@ pub enum ManagerError {
     /// No leader in time.
     #[error("no leader within {} s: look at the log of this and the other managers", LEADER_WITHIN.as_secs())]
     NoLeader,
+    /// The data directory is another cluster's.
+    #[error(
+        "the log in this data directory belongs to cluster {found}, the node's identity to cluster {own}: put the right directory back, or remove the node with `warren node reset`"
+    )]
+    OtherCluster {
+        /// Cluster of the state.
+        found: warren_types::ClusterId,
+        /// Cluster of the identity.
+        own: warren_types::ClusterId,
+    },
 }
 
 /// A running manager.
 pub struct Manager {
     raft: RaftHandle,
     control: Arc<Control>,
-    leading: JoinHandle<()>,
-    stop: Option<mpsc::Receiver<warren_types::Duration>>,
+    peers: Arc<Peers>,
+    tasks: Vec<JoinHandle<()>>,
+    events: mpsc::Receiver<ManagerEvent>,
 }
 
 impl Manager {
-    /// Opens the log, takes office when alone, and makes the cluster's first records if there are none.
+    /// Opens the log. The founder of a cluster makes its first records; every other manager becomes a member as soon as
+    /// the others can reach it, so its API has to be served ([`Manager::planes`]) without waiting for that.
     ///
     /// # Errors
     /// [`ManagerError`].
     pub async fn start(config: ManagerConfig) -> Result<Self, ManagerError> {
-        let ManagerConfig {
-            identity,
-            facts,
-            disk,
-            data_dir,
-        } = config;
-        let raft =
-            RaftHandle::start(RaftConfig::new(identity.node), disk, Arc::new(NoPeers)).await?;
-        let member = Member {
-            name: identity.name.clone(),
-            address: facts.address.clone(),
-        };
-        match raft
-            .initialize(BTreeMap::from([(identity.node, member)]))
-            .await
-        {
-            Ok(()) | Err(RaftError::AlreadyInitialized) => {}
-            Err(other) => return Err(other.into()),
+        let peers = Arc::new(Peers::new(config.source.clone()));
+        let mut settings = RaftConfig::new(config.identity.node);
+        RAFT_DIR.clone_into(&mut settings.dir);
+        let raft = RaftHandle::start(settings, config.disk.clone(), peers.clone()).await?;
+        if let Err(error) = found(&raft, &config).await {
+            raft.shutdown().await;
+            return Err(error);
         }
-        lead(&raft).await?;
-        if raft.state().settings().is_none() {
-            raft.propose(&init::first_command(&identity, &facts)?)
-                .await?;
-        }
-        let local = Local {
-            node: identity.node,
-            name: identity.name.clone(),
-            version: facts.version.clone(),
-            data_dir,
-            api_address: facts.address.clone(),
-            started_at: edge::now(),
-        };
-        Ok(Self::assemble(raft, Arc::new(identity.secrets), local))
+        Ok(Self::assemble(raft, peers, config))
     }
 
-    fn assemble(raft: RaftHandle, secrets: Arc<SecretBox>, local: Local) -> Self {
+    fn assemble(raft: RaftHandle, peers: Arc<Peers>, config: ManagerConfig) -> Self {
         let (dispatcher, present) = watch::channel(None);
-        let (stop, stopping) = mpsc::channel(1);
-        let leading = tokio::spawn(follow_leadership(
-            raft.clone(),
-            secrets.clone(),
-            local.clone(),
-            dispatcher,
-        ));
+        let (events, told) = mpsc::channel(4);
+        let local = Local {
+            node: config.identity.node,
+            name: config.identity.name.clone(),
+            version: config.facts.version.clone(),
+            data_dir: config.data_dir,
+            api_address: config.facts.address.clone(),
+            started_at: edge::now(),
+        };
+        let keys = Arc::new(KeyStore::new(config.keyring, *config.identity.node_key()));
+        let secrets = Arc::new(config.identity.secrets);
         let control = Arc::new(Control {
             raft: raft.clone(),
-            secrets,
+            secrets: secrets.clone(),
+            keys: keys.clone(),
+            peers: peers.clone(),
+            joins: JoinGate::default(),
             dispatcher: present,
-            local,
-            stop,
+            local: local.clone(),
+            events: events.clone(),
         });
+        let leading = follow_leadership(raft.clone(), secrets, local, dispatcher);
+        let keeper = Keeper {
+            control: control.clone(),
+            peers: peers.clone(),
+            keys,
+            managers: config.managers,
+            events,
+        };
         Self {
             raft,
             control,
-            leading,
-            stop: Some(stopping),
+            peers,
+            tasks: vec![tokio::spawn(leading), tokio::spawn(keeper.run())],
+            events: told,
         }
     }
 
     /// What the API server serves.
     #[must_use]
-    pub fn control_plane(&self) -> Arc<dyn ControlPlane> {
-        self.control.clone()
+    pub fn planes(&self) -> Planes {
+        let routes = Routes {
+            control: self.control.clone(),
+            peers: self.peers.clone(),
+        };
+        Planes {
+            control: self.control.clone() as Arc<dyn ControlPlane>,
+            router: Some(Arc::new(routes)),
+            peers: Some(Arc::new(Plane::new(self.control.clone()))),
+        }
     }
 
-    /// Where the worker of the same process opens its session.
+    /// Where the worker of the same process opens its session: here when this manager leads, else at the leader.
     #[must_use]
     pub fn acceptor(&self, node: NodeId) -> Arc<dyn SessionAcceptor> {
         Arc::new(Acceptor {
-            dispatcher: self.control.dispatcher.clone(),
+            control: self.control.clone(),
+            peers: self.peers.clone(),
             node,
         })
     }
 
-    /// Resolves when somebody asks over the API that the daemon stops; gives the time for open calls.
-    pub async fn stop_asked(&mut self) -> warren_types::Duration {
-        match self.stop.as_mut() {
-            Some(stop) => match stop.recv().await {
-                Some(grace) => grace,
-                None => std::future::pending().await,
-            },
+    /// The next thing that the daemon has to do.
+    pub async fn event(&mut self) -> ManagerEvent {
+        match self.events.recv().await {
+            Some(event) => event,
             None => std::future::pending().await,
+        }
+    }
+
+    /// API addresses of all managers, as far as this one knows; to be kept for the next start.
+    #[must_use]
+    pub fn managers(&self) -> Vec<String> {
+        let state = self.raft.state();
+        let managers = state.nodes().filter(|n| n.role.is_manager());
+        managers
+            .map(|n| n.address.clone())
+            .filter(|address| !address.is_empty())
+            .collect()
+    }
+
+    /// Metrics in the text format of Prometheus (MO-01..MO-10).
+    #[must_use]
+    pub fn metrics(&self) -> impl Fn() -> String + Send + Sync + use<> {
+        let control = self.control.clone();
+        move || crate::telemetry::exposition(&control)
+    }
+
+    /// The present state, for what the daemon itself decides (its own record, the trusted roots).
+    #[must_use]
+    pub fn state(&self) -> Arc<ClusterState> {
+        self.raft.state()
+    }
+
+    /// Woken with each change of the state.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<warren_types::Revision> {
+        self.raft.changes()
+    }
+
+    /// Gives leadership to another manager when this one has it. Failing costs an election, nothing else.
+    pub async fn hand_over(&self) {
+        let leads = self.raft.leadership().borrow().is_leader;
+        if leads && self.raft.status().voters.len() > 1 {
+            match self.raft.hand_over(HAND_OVER_LIMIT).await {
+                Ok(leader) => tracing::info!(%leader, "leadership given away"),
+                Err(error) => tracing::warn!(%error, "leadership could not be given away"),
+            }
         }
     }
 
     /// Stops the planners and the engine.
     pub async fn shutdown(self) {
-        self.leading.abort();
-        // The tasks of the scope hold handles of the engine; they are gone before it stops.
-        let _ = self.leading.await;
+        for task in self.tasks {
+            task.abort();
+            // The tasks of the scope hold handles of the engine; they are gone before it stops.
+            let _ = task.await;
+        }
         self.raft.shutdown().await;
     }
+}
+
+/// On the node that makes the cluster: the only voter, its office, the first records. Each is done once, also when a
+/// crash came between.
+async fn found(raft: &RaftHandle, config: &ManagerConfig) -> Result<(), ManagerError> {
+    let identity = &config.identity;
+    if let Some(settings) = raft.state().settings() {
+        if settings.id != identity.cluster {
+            return Err(ManagerError::OtherCluster {
+                found: settings.id,
+                own: identity.cluster,
+            });
+        }
+        return Ok(());
+    }
+    if !identity.founding_ca.is_some() {
+        return Ok(());
+    }
+    let member = Member {
+        name: identity.name.clone(),
+        address: config.facts.address.clone(),
+    };
+    match raft
+        .initialize(BTreeMap::from([(identity.node, member)]))
+        .await
+    {
+        Ok(()) | Err(RaftError::AlreadyInitialized) => {}
+        Err(other) => return Err(other.into()),
+    }
+    if raft.status().voters.len() > 1 {
+        // An old founder that lost its state: the others have it.
+        return Ok(());
+    }
+    lead(raft).await?;
+    if raft.state().settings().is_none() {
+        let first = init::first_command(identity, &config.facts)?;
+        raft.propose(&first).await?;
+    }
+    Ok(())
 }
 
 /// Waits until this node leads.
@@ -249,6 +366,7 @@ fn begin(
         raft.clone(),
         schedule,
     ));
+    scope.spawn(autopilot::run(raft.clone(), secrets.clone(), local.node));
     Dispatcher::start(raft.clone(), secrets.clone(), local.name.clone(), scope)
 }
 
@@ -263,32 +381,4 @@ fn rising(state: &ClusterState, last: &mut ContainerId) -> ContainerId {
         ContainerId::from_u128(newest.as_u128() + 1)
     };
     *last
-}
-
-/// Takes the session of the worker in the same process.
-struct Acceptor {
-    dispatcher: watch::Receiver<Option<Dispatcher>>,
-    node: NodeId,
-}
-
-#[async_trait]
-impl SessionAcceptor for Acceptor {
-    async fn accept(
-        &self,
-        inbound: mpsc::Receiver<WorkerMessage>,
-        outbound: mpsc::Sender<ManagerMessage>,
-    ) -> Result<(), ClientError> {
-        let dispatcher = self
-            .dispatcher
-            .borrow()
-            .clone()
-            .ok_or_else(|| ClientError {
-                kind: ErrorKind::Unavailable,
-                message: "this manager does not lead now".to_owned(),
-                remedy: "the session is opened again by itself".to_owned(),
-            })?;
-        let node = self.node;
-        tokio::spawn(async move { dispatcher.serve(Some(node), inbound, outbound).await });
-        Ok(())
-    }
 }

@@ -4,17 +4,51 @@
 //! proposer chooses and `apply` stamps: a sealed value cannot be moved to another object or version.
 
 use crate::edge;
-use warren_security::{Keyring, SealContext, SealError, SealKind};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use warren_security::{DataKey, Keyring, SealContext, SealError, SealKind};
 use warren_types::{CaMaterial, ClusterSettings, Id128, SealedData, Secret, Timestamp};
 
-/// The data keys of this manager, behind what they are for.
-pub(crate) struct SecretBox {
-    keys: Keyring,
+/// The data keys of this manager, behind what they are for. Keys are added while it runs, never taken away.
+pub struct SecretBox {
+    keys: RwLock<Keyring>,
+    /// Epoch that seals; 0 = the newest here. A key that the cluster does not use yet opens nothing and seals nothing.
+    active: AtomicU32,
 }
 
 impl SecretBox {
     pub(crate) const fn new(keys: Keyring) -> Self {
-        Self { keys }
+        Self {
+            keys: RwLock::new(keys),
+            active: AtomicU32::new(0),
+        }
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Keyring> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a data key.
+    pub(crate) fn add(&self, key: DataKey) {
+        self.keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key);
+    }
+
+    /// From now on the key of this epoch seals.
+    pub(crate) fn activate(&self, epoch: u32) {
+        self.active.store(epoch, Ordering::Release);
+    }
+
+    /// Whether the key of this epoch is here.
+    pub(crate) fn has(&self, epoch: u32) -> bool {
+        self.keys().get(epoch).is_some()
+    }
+
+    /// The keys themselves, oldest first; for another manager and for a backup.
+    pub(crate) fn export(&self) -> Vec<DataKey> {
+        self.keys().keys().cloned().collect()
     }
 
     /// Seals the value of a secret that will be written at `time`.
@@ -33,7 +67,7 @@ impl SecretBox {
         secret: &Secret,
     ) -> Result<impl std::ops::Deref<Target = Vec<u8>> + use<>, SealError> {
         let context = context(SealKind::Secret, secret.id.0, secret.updated_at.0);
-        self.keys.open(context, &secret.data)
+        self.keys().open(context, &secret.data)
     }
 
     /// Seals the CA's private key.
@@ -52,7 +86,7 @@ impl SecretBox {
         settings: &ClusterSettings,
     ) -> Result<impl std::ops::Deref<Target = Vec<u8>> + use<>, SealError> {
         let CaMaterial { roots_pem, key, .. } = &settings.ca;
-        self.keys.open(
+        self.keys().open(
             context(SealKind::CaKey, settings.id.0, roots_pem.len() as u64),
             key,
         )
@@ -65,8 +99,15 @@ impl SecretBox {
         version: u64,
         value: &[u8],
     ) -> Result<SealedData, SealError> {
-        self.keys
-            .seal(edge::random::<12>(), context(kind, id, version), value)
+        let (nonce, context) = (edge::random::<12>(), context(kind, id, version));
+        match self.active.load(Ordering::Acquire) {
+            0 => self.keys().seal(nonce, context, value),
+            epoch => {
+                let keys = self.keys();
+                let key = keys.get(epoch).ok_or(SealError::NoKey { epoch })?;
+                key.seal(nonce, context, value)
+            }
+        }
     }
 }
 

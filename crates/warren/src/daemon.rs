@@ -3,13 +3,15 @@
 use crate::failure::Failure;
 use crate::home::{Home, NodeSettings, Opened};
 use crate::machine;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use warren_api::{ApiConfig, Limits, Server, TlsSettings};
 use warren_cli::{Build, CliError, Exit};
-use warren_client::InProcessTransport;
-use warren_manager::{LocalIdentity, Manager, ManagerConfig, NewNode, NodeFacts, init};
+use warren_client::{IdentitySource, InProcessTransport, TlsIdentity};
+use warren_manager::{
+    LocalIdentity, Manager, ManagerConfig, ManagerEvent, NewNode, NodeFacts, init,
+};
 use warren_security::{ClientAuth, server_config};
 use warren_types::NodeRole;
 use warren_worker::{Places, Worker, WorkerConfig};
@@ -32,11 +34,24 @@ pub(crate) async fn run(home: Home, begin: Begin) -> Result<(), Failure> {
     let node = identity.node;
     let node_key = *identity.node_key();
     let worker_facts = worker_facts(&identity, &facts);
+    let source = IdentitySource::new(TlsIdentity {
+        ca_pem: identity.roots_pem.clone(),
+        own: Some((identity.cert_pem.clone(), identity.key_pem.to_string())),
+    })
+    .map_err(|error| Failure::Daemon(error.to_string()))?;
+    let Opened {
+        disk,
+        keyring,
+        guard: _guard,
+    } = opened;
     let config = ManagerConfig {
         identity,
         facts,
-        disk: opened.disk.clone(),
+        disk,
         data_dir: home.data_dir.clone(),
+        keyring: Arc::new(Mutex::new(keyring)),
+        source,
+        managers: Vec::new(),
     };
     let mut manager = Manager::start(config).await?;
     let worker = if settings.manager_only {
@@ -54,9 +69,9 @@ pub(crate) async fn run(home: Home, begin: Begin) -> Result<(), Failure> {
         Some(Worker::start(config).await?)
     };
     tracing::info!(node = %settings.name, api = %settings.api_addr, socket = %home.socket.display(), "node is up");
-    let control = manager.control_plane();
+    let planes = manager.planes();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server.run(control, async move {
+    let serving = tokio::spawn(server.run(planes, async move {
         // A dropped sender means that the daemon ends: that is a stop, too.
         let _ = stopped.await;
     }));
@@ -69,6 +84,7 @@ pub(crate) async fn run(home: Home, begin: Begin) -> Result<(), Failure> {
     if let Some(worker) = worker {
         worker.shutdown();
     }
+    manager.hand_over().await;
     manager.shutdown().await;
     tracing::info!("node stopped; its containers go on running");
     Ok(())
@@ -85,7 +101,13 @@ async fn wait_for_stop(manager: &mut Manager) -> Result<Duration, Failure> {
     let grace = tokio::select! {
         _ = terminate.recv() => SIGNAL_GRACE,
         _ = interrupt.recv() => SIGNAL_GRACE,
-        grace = manager.stop_asked() => grace.to_std(),
+        event = manager.event() => match event {
+            ManagerEvent::StopAsked(grace) => grace.to_std(),
+            other => {
+                tracing::error!(?other, "the manager cannot go on");
+                SIGNAL_GRACE
+            }
+        },
     };
     Ok(grace + SERVER_EXTRA)
 }

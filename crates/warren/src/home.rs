@@ -38,7 +38,7 @@ pub(crate) struct NodeSettings {
 pub(crate) struct Opened {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) keyring: Keyring,
-    _guard: DirGuard,
+    pub(crate) guard: DirGuard,
 }
 
 impl Home {
@@ -89,7 +89,7 @@ impl Home {
         Ok(Opened {
             disk,
             keyring,
-            _guard: guard,
+            guard,
         })
     }
 }

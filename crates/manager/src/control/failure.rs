@@ -48,6 +48,16 @@ pub(super) fn rejected(rejection: Rejection) -> ApiError {
 pub(super) fn proposal(error: ProposeError) -> ApiError {
     match error {
         ProposeError::Rejected(rejection) => rejected(rejection),
+        ProposeError::NotLeader { address, .. } => ApiError::NotTaken {
+            what: "this manager does not lead any more".to_owned(),
+            remedy: "the leader has to be asked".to_owned(),
+            leader: (!address.is_empty()).then_some(address),
+        },
+        other if other.certainly_not_applied() => ApiError::NotTaken {
+            what: other.to_string(),
+            remedy: "try again in a moment; `warren cluster info` shows more".to_owned(),
+            leader: None,
+        },
         other => ApiError::unavailable(
             other.to_string(),
             "look at `warren cluster info` and the daemon's log, then try again",

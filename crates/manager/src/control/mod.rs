@@ -6,15 +6,23 @@ mod cluster;
 mod containers;
 mod failure;
 mod images;
+mod info;
+mod joins;
+mod members;
 mod nodes;
+pub(crate) mod rotation;
 mod secrets;
 mod services;
+mod settings;
 mod streams;
 mod tokens;
 mod volumes;
 
 use crate::dispatcher::Dispatcher;
 use crate::edge;
+use crate::keys::KeyStore;
+use crate::manager::ManagerEvent;
+use crate::quorum::peers::Peers;
 use crate::secrets::SecretBox;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,15 +43,21 @@ use warren_raft::RaftHandle;
 use warren_state::{Actor, Applied, ClusterState, Command, Op};
 use warren_types::{Duration, Event, NodeId, NodeRole, Role, ServiceSpec, Timestamp};
 
+pub(crate) use joins::JoinGate;
+
 /// What the calls need.
 pub(crate) struct Control {
     pub(crate) raft: RaftHandle,
     pub(crate) secrets: Arc<SecretBox>,
+    pub(crate) keys: Arc<KeyStore>,
+    pub(crate) peers: Arc<Peers>,
+    /// Slows down guessing of tokens.
+    pub(crate) joins: JoinGate,
     /// The dispatcher, while this manager leads.
     pub(crate) dispatcher: watch::Receiver<Option<Dispatcher>>,
     pub(crate) local: Local,
-    /// Asks the daemon to stop.
-    pub(crate) stop: mpsc::Sender<Duration>,
+    /// Tells the daemon what it has to do.
+    pub(crate) events: mpsc::Sender<ManagerEvent>,
 }
 
 /// Facts about this daemon.
@@ -263,7 +277,7 @@ impl ControlPlane for Control {
         Ok(volumes::list(&self.state()))
     }
     async fn cluster_info(&self, _: &Caller) -> ApiResult<v1::GetClusterInfoResponse> {
-        Ok(cluster::info(self))
+        Ok(info::info(self))
     }
     async fn generate_join_token(
         &self,
@@ -277,10 +291,50 @@ impl ControlPlane for Control {
     }
     async fn request_certificate(
         &self,
-        caller: &Caller,
+        _: &Caller,
         request: CertificateRequest,
     ) -> ApiResult<IssuedCertificate> {
-        tokens::request_certificate(self, caller, request).await
+        tokens::request_certificate(self, request).await
+    }
+    async fn join_cluster(
+        &self,
+        caller: &Caller,
+        request: v1::JoinClusterRequest,
+    ) -> ApiResult<v1::JoinClusterResponse> {
+        members::join(self, caller, request).await
+    }
+    async fn renew_certificate(
+        &self,
+        _: &Caller,
+        request: v1::RenewCertificateRequest,
+    ) -> ApiResult<v1::RenewCertificateResponse> {
+        tokens::renew(self, request).await
+    }
+    async fn list_join_tokens(&self, _: &Caller) -> ApiResult<v1::ListJoinTokensResponse> {
+        Ok(tokens::list(&self.state()))
+    }
+    async fn revoke_join_token(&self, caller: &Caller, id: &str) -> ApiResult<()> {
+        tokens::revoke(self, caller, id).await
+    }
+    async fn update_cluster_settings(
+        &self,
+        caller: &Caller,
+        request: v1::UpdateClusterSettingsRequest,
+    ) -> ApiResult<v1::UpdateClusterSettingsResponse> {
+        settings::update(self, caller, request).await
+    }
+    async fn transfer_leadership(
+        &self,
+        _: &Caller,
+        request: v1::TransferLeadershipRequest,
+    ) -> ApiResult<v1::TransferLeadershipResponse> {
+        members::transfer(self, request).await
+    }
+    async fn rotate_certificate_authority(
+        &self,
+        caller: &Caller,
+    ) -> ApiResult<v1::RotateCertificateAuthorityResponse> {
+        rotation::authority(self, caller).await
     }
     async fn stream_events(&self, _: &Caller, query: EventQuery) -> ApiResult<ApiStream<Event>> {
         changes::events(self, query)

@@ -1,6 +1,6 @@
 //! Nodes and their sessions.
 
-use super::Control;
+use super::{Control, members};
 use crate::dispatcher::OUTBOUND_WAITING_MAX;
 use crate::edge;
 use futures::StreamExt;
@@ -78,7 +78,11 @@ pub(super) async fn update(
     let mut labels = node.labels.clone();
     labels.extend(change.labels_set);
     labels.retain(|key, _| !change.labels_remove.contains(key));
+    if let Some(role) = change.role {
+        members::check_role(control, &state, node, role)?;
+    }
     let patch = NodePatch {
+        role: change.role.filter(|role| *role != node.role),
         availability: change.availability,
         labels: (labels != node.labels).then_some(labels),
         ..NodePatch::default()
@@ -106,17 +110,14 @@ pub(super) async fn remove(
 ) -> ApiResult<()> {
     let state = control.state();
     let node = find(&state, target)?;
-    if node.id == control.local.node {
-        return Err(ApiError::precondition(
-            format!("node {:?} is the manager that answers", node.name),
-            "ask another manager; to take the whole node off this machine use `warren node reset`",
-        ));
-    }
-    if node.liveness != Liveness::Down && !force {
+    if node.liveness == Liveness::Ready && !force {
         return Err(ApiError::precondition(
             format!("node {:?} is not down", node.name),
             "stop it first, or use --force",
         ));
+    }
+    if node.role.is_manager() {
+        members::spare(&control.raft.status(), &state, node)?;
     }
     let op = Op::NodeRemove {
         id: node.id,

@@ -1,17 +1,25 @@
-//! Join tokens and the certificates that they are exchanged for.
+//! Join tokens, and the certificates that they, or old certificates, are exchanged for (MM-61, MM-64..66).
 
-use super::{Control, failure};
+use super::{Control, failure, info, members};
+use crate::authority;
 use crate::edge;
+use std::collections::BTreeMap;
 use warren_api::{
     ApiError, ApiResult, Caller, CertificateRequest, ChangeOptions, IssuedCertificate, IssuedToken,
 };
+use warren_proto::convert::timestamp_to_api;
+use warren_proto::v1;
 use warren_security::ca::CERTIFICATE_VALIDITY;
 use warren_security::token::TOKEN_TTL_DEFAULT;
 use warren_security::{
-    CaDigest, CertificateAuthority, Identity, NewToken, PresentedToken, issue_token, verify_token,
+    CaDigest, CaError, CertificateAuthority, Identity, NewToken, PresentedToken, SubjectName,
+    issue_token, verify_renewal, verify_token,
 };
-use warren_state::{Actor, ClusterState, Command, Op};
-use warren_types::{ClusterSettings, Duration, NodeId, Role, TokenId};
+use warren_state::{Actor, ClusterState, Command, NodePatch, Op};
+use warren_types::{
+    Availability, ClusterSettings, Duration, JoinToken, Liveness, Node, NodeId, NodeResources,
+    NodeRole, Platform, Revision, Role, Timestamp, TokenId,
+};
 
 pub(super) async fn generate(
     control: &Control,
@@ -23,16 +31,12 @@ pub(super) async fn generate(
 ) -> ApiResult<IssuedToken> {
     let now = edge::now();
     let state = control.state();
-    let root = settings(&state)?
-        .ca
-        .roots_pem
-        .last()
-        .cloned()
-        .unwrap_or_default();
+    let roots = &info::settings(&state)?.ca.roots_pem;
+    let root = roots.last().map(String::as_str).unwrap_or_default();
     let new = NewToken {
         id: TokenId(edge::new_id()),
         role,
-        ca: CaDigest::of_pem(&root).map_err(|e| ApiError::internal(e.to_string()))?,
+        ca: CaDigest::of_pem(root).map_err(|e| ApiError::internal(e.to_string()))?,
         ttl: ttl.unwrap_or(TOKEN_TTL_DEFAULT),
         uses,
     };
@@ -56,98 +60,330 @@ pub(super) async fn generate(
     })
 }
 
-/// Checks the token, uses it once, and signs. The use is written before the certificate leaves.
+/// MT-04: all tokens, never their secrets (SEC-04).
+pub(super) fn list(state: &ClusterState) -> v1::ListJoinTokensResponse {
+    let now = edge::now();
+    let view = |token: &JoinToken| v1::JoinTokenInfo {
+        id: token.id.to_string(),
+        role: token.role.name().to_owned(),
+        created_at: Some(timestamp_to_api(token.created_at)),
+        expires_at: Some(timestamp_to_api(token.expires_at)),
+        uses_left: token.uses_left,
+        state: match token {
+            t if t.revoked => "revoked",
+            t if t.expires_at <= now => "expired",
+            t if t.uses_left == Some(0) => "used up",
+            _ => "active",
+        }
+        .to_owned(),
+    };
+    v1::ListJoinTokensResponse {
+        tokens: state.tokens().map(|t| view(t)).collect(),
+    }
+}
+
+/// MT-05.
+pub(super) async fn revoke(control: &Control, caller: &Caller, id: &str) -> ApiResult<()> {
+    let id: TokenId = id.parse().map_err(|e| {
+        ApiError::field(
+            "id",
+            format!("{e}"),
+            "`warren cluster token list` shows the ids",
+        )
+    })?;
+    control.change_now(caller, Op::TokenRevoke { id }).await?;
+    Ok(())
+}
+
+/// Checks the token, uses it once, lists the node, and signs. Use and node are one command, and written before the
+/// certificate leaves: a certificate without a node gives no rights.
 pub(super) async fn request_certificate(
     control: &Control,
-    _caller: &Caller,
     request: CertificateRequest,
 ) -> ApiResult<IssuedCertificate> {
+    control.joins.enter()?;
     let now = edge::now();
-    let refused =
-        |what: String| ApiError::denied(what, "make a new token with `warren cluster join-token`");
-    let presented: PresentedToken = request
-        .token
-        .parse()
-        .map_err(|e: warren_security::TokenError| refused(e.to_string()))?;
     let state = control.state();
-    let role = verify_token(
-        state.token(presented.id).map(AsRef::as_ref),
-        &presented,
-        now,
-    )
-    .map_err(|e| refused(e.to_string()))?;
-    let authority = authority(control, settings(&state)?)?;
+    let (token, role) = match presented(&state, &request.token, now) {
+        Ok(found) => found,
+        Err(error) => {
+            control.joins.refused();
+            return Err(error);
+        }
+    };
+    let node = joiner(&state, &request, role, now)?;
+    let authority = authority::of(&control.secrets, info::settings(&state)?)
+        .map_err(|e| ApiError::internal(e.to_string()))?;
     let identity = Identity {
         cluster: authority.cluster(),
-        role,
-        node: Some(NodeId(edge::new_id())),
-        name: if request.node_name.is_empty() {
-            request.node_id.clone()
-        } else {
-            request.node_name.clone()
-        },
+        role: certificate_role(node.role),
+        node: Some(node.id),
+        name: node.name.clone(),
     };
-    let command = Command::new(Actor::System, now, vec![Op::TokenUse { id: presented.id }]);
+    // Signing comes first: a request that cannot be signed must not use up the token.
+    let names = subject_names(&node);
+    let (certificate_pem, key_pem) = sign(
+        &authority,
+        request.csr_pem.as_deref(),
+        &identity,
+        &names,
+        now,
+    )?;
+    let mut node = node;
+    node.certificate_root = info::fingerprint(authority.cert_pem());
+    let mut ops = vec![Op::TokenUse { id: token.id }];
+    if state.node(node.id).is_none() {
+        ops.push(Op::NodeAdd(Box::new(node.clone())));
+    }
+    let command = Command::new(Actor::System, now, ops);
     control
         .raft
         .propose(&command)
         .await
         .map_err(failure::proposal)?;
-    let failed = |e: warren_security::CaError| {
+    let state = control.state();
+    let settings = info::settings(&state)?;
+    tracing::info!(node = %node.name, role = node.role.name(), "a node joins");
+    Ok(IssuedCertificate {
+        certificate_pem,
+        key_pem,
+        ca_pem: settings.ca.roots_pem.concat(),
+        node: Some(node.id),
+        cluster: settings.id,
+        cluster_name: settings.name.clone(),
+        role: Some(node.role),
+        managers: members::servers(control, &state),
+    })
+}
+
+fn presented(
+    state: &ClusterState,
+    text: &str,
+    now: Timestamp,
+) -> ApiResult<(PresentedToken, Role)> {
+    let refused =
+        |what: String| ApiError::denied(what, "make a new token with `warren cluster join-token`");
+    let presented: PresentedToken = text
+        .parse()
+        .map_err(|e: warren_security::TokenError| refused(e.to_string()))?;
+    let record = state.token(presented.id).map(AsRef::as_ref);
+    let role = verify_token(record, &presented, now).map_err(|e| refused(e.to_string()))?;
+    Ok((presented, role))
+}
+
+/// The record of the node that joins.
+fn joiner(
+    state: &ClusterState,
+    request: &CertificateRequest,
+    role: Role,
+    now: Timestamp,
+) -> ApiResult<Node> {
+    let role = node_role(role, request.role)?;
+    let name = if request.node_name.is_empty() {
+        &request.node_id
+    } else {
+        &request.node_name
+    };
+    // The joiner makes its id itself, so that it can ask again when the answer was lost.
+    let id = request
+        .node_id
+        .parse()
+        .unwrap_or_else(|_| NodeId(edge::new_id()));
+    if state.is_removed(id).is_some() {
+        return Err(ApiError::precondition(
+            format!("node {id} was removed from the cluster"),
+            "run `warren node reset` there, then join as a new node",
+        ));
+    }
+    if let Some(known) = state.node(id) {
+        let never_seen = known.liveness == Liveness::Unknown && known.hostname.is_empty();
+        if never_seen && known.name == *name && known.role == role {
+            return Ok(known.as_ref().clone());
+        }
+        return Err(ApiError::AlreadyExists {
+            kind: "node",
+            name: id.to_string(),
+            remedy: "the id belongs to a node that has joined; join with a fresh data directory"
+                .to_owned(),
+        });
+    }
+    if let Some(taken) = state.node_by_name(name) {
+        return Err(ApiError::AlreadyExists {
+            kind: "node",
+            name: taken.name.clone(),
+            remedy:
+                "choose another with --node-id, or remove the old one with `warren node remove`"
+                    .to_owned(),
+        });
+    }
+    let node = Node {
+        id,
+        name: name.clone(),
+        role,
+        address: request.address.clone(),
+        hostname: String::new(),
+        labels: BTreeMap::new(),
+        platform: Platform::default(),
+        resources: NodeResources::default(),
+        availability: Availability::Active,
+        liveness: Liveness::Unknown,
+        reason: String::new(),
+        subnet: String::new(),
+        version_text: String::new(),
+        certificate_root: String::new(),
+        created_at: now,
+        updated_at: now,
+        version: Revision(0),
+    };
+    if role.is_manager() && node.address.is_empty() {
+        return Err(ApiError::field(
+            "address",
+            "is missing",
+            "a manager must be reachable: join with --advertise-addr HOST:PORT",
+        ));
+    }
+    node.validate()?;
+    Ok(node)
+}
+
+/// A token for workers makes no manager, and the other way round (SEC-03).
+fn node_role(token: Role, wanted: Option<NodeRole>) -> ApiResult<NodeRole> {
+    let (default, fits): (NodeRole, fn(NodeRole) -> bool) = match token {
+        Role::Manager => (NodeRole::Hybrid, |role| role.is_manager()),
+        _ => (NodeRole::Worker, |role| role == NodeRole::Worker),
+    };
+    let role = wanted.unwrap_or(default);
+    if fits(role) {
+        return Ok(role);
+    }
+    Err(ApiError::denied(
+        format!(
+            "this is a token for {}s, not for {}s",
+            token.name(),
+            role.name()
+        ),
+        format!(
+            "make one with `warren cluster join-token {}`",
+            certificate_role(role).name()
+        ),
+    ))
+}
+
+const fn certificate_role(role: NodeRole) -> Role {
+    if role.is_manager() {
+        Role::Manager
+    } else {
+        Role::Worker
+    }
+}
+
+/// What the node's own API may be called by, besides the fixed name that nodes and clients check.
+fn subject_names(node: &Node) -> Vec<SubjectName> {
+    let host = node.address.rsplit_once(':').map(|(host, _)| host);
+    let host = host.map(|h| h.trim_start_matches('[').trim_end_matches(']'));
+    ["localhost", "127.0.0.1", node.name.as_str()]
+        .into_iter()
+        .chain(host.filter(|h| !h.is_empty()))
+        .map(SubjectName::from)
+        .collect()
+}
+
+fn sign(
+    authority: &CertificateAuthority,
+    csr: Option<&str>,
+    identity: &Identity,
+    names: &[SubjectName],
+    now: Timestamp,
+) -> ApiResult<(String, Option<String>)> {
+    let failed = |e: CaError| {
         ApiError::field(
             "csr",
             e.to_string(),
             "send a PEM request with an ECDSA P-256 key",
         )
     };
-    let ca_pem = state
-        .settings()
-        .map(|s| s.ca.roots_pem.concat())
-        .unwrap_or_default();
-    let (certificate_pem, key_pem) = match request.csr_pem {
+    match csr {
         Some(csr) => {
-            let certificate = authority
-                .issue(&csr, &identity, &[], now, CERTIFICATE_VALIDITY)
-                .map_err(failed)?;
-            (certificate, None)
+            let certificate = authority.issue(csr, identity, names, now, CERTIFICATE_VALIDITY);
+            Ok((certificate.map_err(failed)?, None))
         }
         None => {
-            let (certificate, key) = authority
-                .issue_with_key(&identity, &[], now, CERTIFICATE_VALIDITY)
-                .map_err(failed)?;
-            (certificate, Some(key.to_string()))
+            let made = authority.issue_with_key(identity, names, now, CERTIFICATE_VALIDITY);
+            let (certificate, key) = made.map_err(failed)?;
+            Ok((certificate, Some(key.to_string())))
         }
+    }
+}
+
+/// A new certificate for a listed node that has the old key, also when the old certificate has expired. The role is
+/// that of the node's record now.
+pub(super) async fn renew(
+    control: &Control,
+    request: v1::RenewCertificateRequest,
+) -> ApiResult<v1::RenewCertificateResponse> {
+    let now = edge::now();
+    let state = control.state();
+    let settings = info::settings(&state)?;
+    let text = |bytes: Vec<u8>, field: &'static str| {
+        String::from_utf8(bytes)
+            .map_err(|_| ApiError::field(field, "is no PEM text", "send it in PEM"))
     };
-    Ok(IssuedCertificate {
-        certificate_pem,
-        key_pem,
-        ca_pem,
-        node: identity.node,
-        cluster: authority.cluster(),
-        cluster_name: settings(&state)?.name.clone(),
-        role: None,
-        managers: Vec::new(),
+    let old = text(request.certificate, "certificate")?;
+    let csr = text(request.csr, "csr")?;
+    let proven = verify_renewal(&settings.ca.roots_pem, &old, &csr, &request.proof)
+        .map_err(|e| ApiError::denied(e.to_string(), "join again with a new token"))?;
+    let node = listed(&state, settings, &proven)?;
+    let authority =
+        authority::of(&control.secrets, settings).map_err(|e| ApiError::internal(e.to_string()))?;
+    let identity = Identity {
+        role: certificate_role(node.role),
+        name: node.name.clone(),
+        ..proven
+    };
+    let (certificate, _) = sign(&authority, Some(&csr), &identity, &subject_names(node), now)?;
+    let root = info::fingerprint(authority.cert_pem());
+    if node.certificate_root != root {
+        let patch = NodePatch {
+            certificate_root: Some(root),
+            ..NodePatch::default()
+        };
+        let op = Op::NodeUpdate {
+            id: node.id,
+            expect: None,
+            patch: Box::new(patch),
+        };
+        let command = Command::new(Actor::System, now, vec![op]);
+        control
+            .raft
+            .propose(&command)
+            .await
+            .map_err(failure::proposal)?;
+    }
+    Ok(v1::RenewCertificateResponse {
+        certificate: certificate.into_bytes(),
+        ca_cert: settings.ca.roots_pem.concat().into_bytes(),
+        role: node.role.name().to_owned(),
+        managers: members::servers(control, &state),
     })
 }
 
-fn settings(state: &ClusterState) -> ApiResult<&ClusterSettings> {
-    let settings = state.settings().map(AsRef::as_ref);
-    settings
-        .ok_or_else(|| ApiError::unavailable("the cluster is being made", "try again in a moment"))
-}
-
-fn authority(control: &Control, settings: &ClusterSettings) -> ApiResult<CertificateAuthority> {
-    let internal = |e: String| ApiError::internal(e);
-    let key = control
-        .secrets
-        .open_ca_key(settings)
-        .map_err(|e| internal(e.to_string()))?;
-    let key = std::str::from_utf8(&key).map_err(|e| internal(e.to_string()))?;
-    let root = settings
-        .ca
-        .roots_pem
-        .last()
-        .map(String::as_str)
-        .unwrap_or_default();
-    CertificateAuthority::load(root, key).map_err(|e| internal(e.to_string()))
+fn listed<'a>(
+    state: &'a ClusterState,
+    settings: &ClusterSettings,
+    proven: &Identity,
+) -> ApiResult<&'a Node> {
+    let unknown = || {
+        ApiError::denied(
+            format!(
+                "{} is no node of this cluster (it was removed, or belongs to another one)",
+                proven.name
+            ),
+            "run `warren node reset` there, then join with a new token",
+        )
+    };
+    if proven.cluster != settings.id {
+        return Err(unknown());
+    }
+    let id = proven.node.ok_or_else(unknown)?;
+    state.node(id).map(AsRef::as_ref).ok_or_else(unknown)
 }

@@ -1,0 +1,269 @@
+//! Who belongs to the quorum: joining, promoting, demoting, removing, handing over.
+//!
+//! The node's record is changed here; the membership follows it (`quorum::autopilot`). What would cost the quorum is
+//! refused before anything is written.
+
+use super::{Control, nodes};
+use std::time::Duration;
+use warren_api::{ApiError, ApiResult, Caller};
+use warren_proto::v1;
+use warren_raft::{Member, RaftError, RaftStatus};
+use warren_state::{ClusterState, NodePatch, Op};
+use warren_types::{Node, NodeId, NodeRole};
+
+/// A manager that has not answered the leader for longer counts as failed.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// How long giving leadership away may take.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether a voter answers the leader, which is this manager.
+pub(super) fn answers(status: &RaftStatus, id: NodeId) -> bool {
+    id == status.id
+        || status
+            .peers
+            .get(&id)
+            .and_then(|peer| peer.last_contact)
+            .is_some_and(|silence| silence < ANSWERS_WITHIN)
+}
+
+/// MM-03, MM-04: takes a manager into the quorum, as a learner first.
+pub(super) async fn join(
+    control: &Control,
+    caller: &Caller,
+    request: v1::JoinClusterRequest,
+) -> ApiResult<v1::JoinClusterResponse> {
+    let id: NodeId = request.node_id.parse().map_err(|e| {
+        ApiError::field("node_id", format!("{e}"), "send the id of the certificate")
+    })?;
+    if caller.node != Some(id) {
+        return Err(ApiError::denied(
+            format!("{caller} is not node {id}"),
+            "a manager joins with its own certificate",
+        ));
+    }
+    let state = control.state();
+    let node = state.node(id).ok_or_else(|| {
+        ApiError::denied(
+            format!("node {id} is not in the cluster"),
+            "reset it with `warren node reset` and join again with a new token",
+        )
+    })?;
+    if !node.role.is_manager() {
+        return Err(ApiError::denied(
+            format!("node {:?} is a worker", node.name),
+            format!("promote it with `warren node promote {}`", node.name),
+        ));
+    }
+    let member = Member {
+        name: node.name.clone(),
+        address: request.bind_addr.clone(),
+    };
+    if node.address != request.bind_addr {
+        let patch = NodePatch {
+            address: Some(request.bind_addr.clone()),
+            ..NodePatch::default()
+        };
+        let op = Op::NodeUpdate {
+            id,
+            expect: None,
+            patch: Box::new(patch),
+        };
+        control.change_now(caller, op).await?;
+    }
+    control
+        .raft
+        .add_learner(id, member)
+        .await
+        .map_err(change_failed)?;
+    let state = control.state();
+    Ok(v1::JoinClusterResponse {
+        status: "ok".to_owned(),
+        leader_addr: control.local.api_address.clone(),
+        data_keys: control
+            .secrets
+            .export()
+            .iter()
+            .map(|key| v1::DataKey {
+                epoch: key.epoch(),
+                key: key.expose().to_vec(),
+            })
+            .collect(),
+        managers: servers(control, &state),
+    })
+}
+
+fn change_failed(error: RaftError) -> ApiError {
+    match error {
+        RaftError::NotLeader { address, .. } => ApiError::NotTaken {
+            what: "this manager does not lead any more".to_owned(),
+            remedy: "ask the leader".to_owned(),
+            leader: (!address.is_empty()).then_some(address),
+        },
+        other => ApiError::unavailable(
+            other.to_string(),
+            "look at `warren cluster info`, then try again",
+        ),
+    }
+}
+
+/// Refuses a change of the members after which no quorum would answer.
+pub(super) fn spare(status: &RaftStatus, state: &ClusterState, node: &Node) -> ApiResult<()> {
+    if !status.voters.contains_key(&node.id) {
+        return Ok(());
+    }
+    let rest: Vec<NodeId> = status
+        .voters
+        .keys()
+        .copied()
+        .filter(|id| *id != node.id)
+        .collect();
+    if rest.is_empty() {
+        return Err(ApiError::precondition(
+            format!("node {:?} is the only manager", node.name),
+            "let another manager join first",
+        ));
+    }
+    let needed = rest.len() / 2 + 1;
+    let silent: Vec<String> = rest
+        .iter()
+        .filter(|id| !answers(status, **id))
+        .map(|id| {
+            state
+                .node(*id)
+                .map_or_else(|| id.to_string(), |n| n.name.clone())
+        })
+        .collect();
+    let answering = rest.len() - silent.len();
+    if answering >= needed {
+        return Ok(());
+    }
+    Err(ApiError::precondition(
+        format!(
+            "without node {:?} the quorum would be lost: of the {} managers left {needed} must answer, {answering} do ({} is silent)",
+            node.name,
+            rest.len(),
+            silent.join(", ")
+        ),
+        "bring the silent managers back, or remove them first with `warren node remove`",
+    ))
+}
+
+/// What a change of the role needs; the state checks the number of managers.
+pub(super) fn check_role(
+    control: &Control,
+    state: &ClusterState,
+    node: &Node,
+    role: NodeRole,
+) -> ApiResult<()> {
+    if role.is_manager() && node.address.is_empty() {
+        return Err(ApiError::precondition(
+            format!(
+                "node {:?} has no address that managers could reach",
+                node.name
+            ),
+            "restart it with `warren node run --advertise-addr HOST:PORT`, then promote it",
+        ));
+    }
+    if node.role.is_manager() && !role.is_manager() {
+        return spare(&control.raft.status(), state, node);
+    }
+    Ok(())
+}
+
+/// Gives leadership to another manager (a named one, or the one that is furthest).
+pub(super) async fn transfer(
+    control: &Control,
+    request: v1::TransferLeadershipRequest,
+) -> ApiResult<v1::TransferLeadershipResponse> {
+    let state = control.state();
+    let wanted = match request.node.as_str() {
+        "" => None,
+        name => Some(nodes::find(&state, name)?.clone()),
+    };
+    if let Some(node) = wanted.as_ref().filter(|n| n.id == control.local.node) {
+        return Ok(answer(&state, node.id));
+    }
+    let status = control.raft.status();
+    if let Some(node) = &wanted {
+        if !status.voters.contains_key(&node.id) {
+            return Err(ApiError::precondition(
+                format!("node {:?} has no vote", node.name),
+                "choose a manager that `warren cluster info` shows as Voter",
+            ));
+        }
+        if !answers(&status, node.id) {
+            return Err(ApiError::precondition(
+                format!("node {:?} does not answer", node.name),
+                "choose a manager that is reachable",
+            ));
+        }
+    }
+    if status.voters.len() < 2 {
+        return Err(ApiError::precondition(
+            "there is no other manager with a vote",
+            "let another manager join first",
+        ));
+    }
+    let leader = match wanted {
+        None => control.raft.hand_over(HAND_OVER_LIMIT).await,
+        Some(node) => to(control, node.id).await,
+    };
+    Ok(answer(&state, leader.map_err(change_failed)?))
+}
+
+async fn to(control: &Control, node: NodeId) -> Result<NodeId, RaftError> {
+    control.raft.transfer_leadership(node).await?;
+    let mut leadership = control.raft.leadership();
+    let own = control.local.node;
+    let other = leadership.wait_for(|l| l.leader.is_some_and(|leader| leader != own));
+    match tokio::time::timeout(HAND_OVER_LIMIT, other).await {
+        Ok(Ok(leadership)) => Ok(leadership.leader.unwrap_or(node)),
+        _ => Err(RaftError::NoQuorum),
+    }
+}
+
+fn answer(state: &ClusterState, leader: NodeId) -> v1::TransferLeadershipResponse {
+    v1::TransferLeadershipResponse {
+        leader_id: leader.to_string(),
+        leader_name: state
+            .node(leader)
+            .map_or_else(String::new, |n| n.name.clone()),
+    }
+}
+
+/// The managers, as the leader sees them; on others without what only the leader knows.
+pub(super) fn servers(control: &Control, state: &ClusterState) -> Vec<v1::ClusterServer> {
+    let status = control.raft.status();
+    let leads = status.leadership.is_leader;
+    let mut managers: Vec<_> = state.nodes().filter(|n| n.role.is_manager()).collect();
+    managers.sort_by(|a, b| a.name.cmp(&b.name));
+    managers
+        .into_iter()
+        .map(|node| {
+            let peer = status.peers.get(&node.id);
+            let own = node.id == control.local.node;
+            let suffrage = match (
+                status.voters.contains_key(&node.id),
+                status.learners.contains_key(&node.id),
+            ) {
+                (true, _) => "Voter",
+                (_, true) => "Nonvoter",
+                _ => "Staging",
+            };
+            let contact = peer.and_then(|p| p.last_contact);
+            let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+            v1::ClusterServer {
+                id: node.id.to_string(),
+                address: node.address.clone(),
+                suffrage: suffrage.to_owned(),
+                name: node.name.clone(),
+                leader: status.leadership.leader == Some(node.id),
+                reachable: own || leads && answers(&status, node.id),
+                last_contact_ms: if own { Some(0) } else { contact.map(millis) },
+                lag: peer.map_or(0, |p| p.lag),
+                role: node.role.name().to_owned(),
+                version: node.version_text.clone(),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,42 @@
+//! Data keys on this node's disk: in the keyring file, wrapped by the node's own key.
+
+use crate::identity;
+use crate::init::InitError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use warren_storage::Keyring as KeyFile;
+
+/// The keyring file with the key that wraps what is kept in it.
+pub struct KeyStore {
+    file: Arc<Mutex<KeyFile>>,
+    node_key: zeroize::Zeroizing<[u8; identity::KEY_BYTES]>,
+}
+
+impl KeyStore {
+    /// `node_key` is the node's own.
+    #[must_use]
+    pub fn new(file: Arc<Mutex<KeyFile>>, node_key: [u8; identity::KEY_BYTES]) -> Self {
+        Self {
+            file,
+            node_key: node_key.into(),
+        }
+    }
+
+    /// Keeps data keys durably.
+    ///
+    /// # Errors
+    /// When the keyring cannot be written.
+    pub fn keep(&self, keys: &[(u32, Vec<u8>)]) -> Result<(), InitError> {
+        identity::store_data_keys(&mut self.file(), &self.node_key, keys)
+    }
+
+    /// The keyring file.
+    pub fn file(&self) -> MutexGuard<'_, KeyFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node's own key.
+    #[must_use]
+    pub fn node_key(&self) -> &[u8; identity::KEY_BYTES] {
+        &self.node_key
+    }
+}
