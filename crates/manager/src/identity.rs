@@ -79,6 +79,12 @@ impl LocalIdentity {
         &self.wrap_key
     }
 
+    /// Is this the node that made the cluster, and the cluster's first records may be missing?
+    #[must_use]
+    pub const fn is_founder(&self) -> bool {
+        self.founding_ca.is_some()
+    }
+
     /// All roots in one PEM text.
     #[must_use]
     pub fn roots_text(&self) -> String {
@@ -364,6 +370,17 @@ pub fn become_worker(keyring: &mut KeyFile) -> Result<(), InitError> {
     change.write(keyring)
 }
 
+/// The cluster's first records are written: from now on this node is a manager like any other. Without this, one
+/// that lost its log would make a second cluster of the same name.
+///
+/// # Errors
+/// [`InitError`] when the keyring cannot be written.
+pub fn founded(keyring: &mut KeyFile) -> Result<(), InitError> {
+    let mut change = Change::default();
+    change.drop(CA_KEY);
+    change.write(keyring)
+}
+
 /// Switches auto-lock on, or gives it another key: from now on the node starts only with the unlock key. Durable.
 ///
 /// # Errors
@@ -429,6 +446,17 @@ pub fn load(keyring: &KeyFile) -> Result<LocalIdentity, InitError> {
         keyring,
         Zeroizing::new(wrap_key.ok_or_else(|| bad(WRAP_KEY))?),
     )
+}
+
+/// Reads the identity again, with the node's key that is known: it may be locked meanwhile.
+///
+/// # Errors
+/// [`InitError::Keyring`] names what is missing.
+pub fn reload(
+    keyring: &KeyFile,
+    node_key: &[u8; KEY_BYTES],
+) -> Result<LocalIdentity, InitError> {
+    read(keyring, Zeroizing::new(*node_key))
 }
 
 /// Reads the identity of a locked node. Nothing changes on disk: the next start is locked again.
@@ -670,6 +698,10 @@ mod tests {
         assert_eq!(read.roots_pem.len(), 1);
         assert!(read.admin.is_some() && read.founding_ca.is_some());
         assert_eq!(read.node_key(), made.node_key());
+        assert!(read.is_founder());
+        founded(&mut keyring(&dir)).unwrap();
+        let read = reload(&keyring(&dir), made.node_key()).unwrap();
+        assert!(!read.is_founder() && read.admin.is_some());
     }
 
     #[test]

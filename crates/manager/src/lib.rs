@@ -14,7 +14,6 @@ mod leader;
 mod manager;
 mod planner;
 mod quorum;
-pub mod recovery;
 mod secrets;
 mod sessions;
 mod telemetry;

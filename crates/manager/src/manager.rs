@@ -132,7 +132,7 @@ impl Manager {
         let control = Arc::new(Control {
             raft: raft.clone(),
             secrets: secrets.clone(),
-            keys,
+            keys: keys.clone(),
             peers: peers.clone(),
             joins: JoinGate::default(),
             dispatcher: present,
@@ -143,6 +143,7 @@ impl Manager {
         let keeper = Keeper {
             control: control.clone(),
             peers: peers.clone(),
+            keys,
             managers: config.managers,
             events,
         };

@@ -20,15 +20,11 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 /// Time limit of one connection attempt and of one read.
 const IO_LIMIT: Duration = Duration::from_secs(5);
 
-/// The machine that a node runs on (a namespace), and another machine on its network. Alone the two are
-/// joined by a cable; in a [`crate::Lab`] many hosts share a switch and the other machine.
+/// Two namespaces joined by a cable: the machine a node runs on, and another machine on its network.
 #[derive(Debug)]
 pub struct Host {
     name: String,
-    address: Ipv4Addr,
     outside: String,
-    /// Namespaces that go with this value.
-    owned: Vec<String>,
 }
 
 impl Host {
@@ -43,13 +39,11 @@ impl Host {
     /// When the `ip` program refuses; the message holds its words.
     #[must_use]
     pub fn new() -> Self {
-        let base = run_name();
-        let (name, outside) = (format!("{base}h"), format!("{base}o"));
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let base = format!("wt{}-{number}", std::process::id());
         let host = Self {
-            owned: vec![name.clone(), outside.clone()],
-            name,
-            address: Self::ADDRESS,
-            outside,
+            name: format!("{base}h"),
+            outside: format!("{base}o"),
         };
         let (h, o) = (&host.name, &host.outside);
         ip(&["netns", "add", h]);
@@ -80,22 +74,6 @@ impl Host {
             &Self::OUTSIDE.to_string(),
         ]);
         host
-    }
-
-    /// A host whose namespace stands already and goes with this value; the other machine stays.
-    pub(crate) fn on_switch(name: String, address: Ipv4Addr, outside: String) -> Self {
-        Self {
-            owned: vec![name.clone()],
-            name,
-            address,
-            outside,
-        }
-    }
-
-    /// Address of this host.
-    #[must_use]
-    pub const fn address(&self) -> Ipv4Addr {
-        self.address
     }
 
     /// Name of the host's namespace.
@@ -141,8 +119,7 @@ impl Host {
     /// In words, when nobody answers.
     pub fn http_get_from_outside(&self, port: u16, path: &str) -> Result<String, String> {
         let path = path.to_owned();
-        let address = self.address;
-        self.run_outside(move || http_get(address, port, &path))
+        self.run_outside(move || http_get(Self::ADDRESS, port, &path))
     }
 
     /// Sends one datagram from the host and returns the answer.
@@ -163,7 +140,7 @@ impl Default for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for name in &self.owned {
+        for name in [&self.name, &self.outside] {
             let _ = Command::new("ip").args(["netns", "del", name]).output();
         }
     }
@@ -215,20 +192,11 @@ fn namespace(name: &str) -> File {
     File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// A name that only this process gives out, and only once.
-pub(crate) fn run_name() -> String {
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("wt{}-{number}", std::process::id())
-}
-
-/// Runs `work` on a thread of its own inside this namespace.
-pub(crate) fn run_in<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    let name = name.to_owned();
+fn run_in<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let file = namespace(name);
     let thread = std::thread::spawn(move || {
-        enter(&name);
+        nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
+            .unwrap_or_else(|e| panic!("setns: {e}"));
         work()
     });
     thread
@@ -236,8 +204,7 @@ pub(crate) fn run_in<T: Send + 'static>(
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// A program that will run inside this namespace.
-pub(crate) fn command_in(name: &str, program: &str) -> Command {
+fn command_in(name: &str, program: &str) -> Command {
     let file = namespace(name);
     let mut command = Command::new(program);
     // SAFETY: setns is async-signal-safe, and the descriptor lives in the closure.
@@ -253,15 +220,7 @@ pub(crate) fn command_in(name: &str, program: &str) -> Command {
     command
 }
 
-/// Moves the calling thread into a namespace; threads that it starts are born there.
-pub(crate) fn enter(name: &str) {
-    let file = namespace(name);
-    nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
-        .unwrap_or_else(|e| panic!("setns {name}: {e}"));
-}
-
-/// Runs the `ip` program.
-pub(crate) fn ip(args: &[&str]) {
+fn ip(args: &[&str]) {
     let out = Command::new("ip")
         .args(args)
         .output()

@@ -2,15 +2,14 @@
 
 use crate::daemon::{self, Begin};
 use crate::failure::Failure;
-use crate::home::{Home, NodeSettings, need_root};
-use crate::machine;
+use crate::home::{Home, need_root};
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use warren_cli::api::{Api, Target};
-use warren_cli::args::{GlobalArgs, UpArgs};
+use warren_cli::args::{ClusterInitArgs, GlobalArgs, NodeRunArgs, UpArgs};
 use warren_cli::{CliError, Context, Exit, up_apply, up_manifest};
 
 /// How long a node may take until it is ready.
@@ -66,9 +65,14 @@ async fn foreground(
 ) -> Result<(), Failure> {
     crate::log_to_stderr(global);
     let begin = if home.has_node() {
-        Begin::Existing
+        Begin::from(&NodeRunArgs {
+            data_dir: args.data_dir.clone(),
+            api_addr: None,
+            advertise_addr: None,
+            metrics_addr: None,
+        })
     } else {
-        Begin::New(settings(&args))
+        Begin::from(&founding(&args))
     };
     let node = daemon::run(home, begin);
     let apply = async {
@@ -90,11 +94,15 @@ async fn foreground(
     }
 }
 
-fn settings(args: &UpArgs) -> NodeSettings {
-    NodeSettings {
-        name: machine::default_name(),
+/// The cluster that `up` makes where there is none.
+fn founding(args: &UpArgs) -> ClusterInitArgs {
+    ClusterInitArgs {
+        node_id: None,
         cluster_name: "warren".to_owned(),
         api_addr: args.api_addr,
+        advertise_addr: args.advertise_addr.clone(),
+        metrics_addr: args.metrics_addr,
+        data_dir: args.data_dir.clone(),
         manager_only: false,
     }
 }
@@ -118,7 +126,13 @@ fn spawn(home: &Home, args: &UpArgs, global: &GlobalArgs) -> Result<Child, Failu
     if home.has_node() {
         command.args(["node", "run"]);
     } else {
+        let metrics = args.metrics_addr.0;
+        let metrics = metrics.map_or_else(|| "none".to_owned(), |address| address.to_string());
         command.args(["cluster", "init", "--api-addr", &args.api_addr.to_string()]);
+        command.args(["--metrics-addr", &metrics]);
+        if let Some(address) = &args.advertise_addr {
+            command.args(["--advertise-addr", address]);
+        }
     }
     command
         .arg("--data-dir")

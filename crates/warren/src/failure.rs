@@ -17,6 +17,12 @@ impl From<CliError> for Failure {
     }
 }
 
+impl From<warren_client::ClientError> for Failure {
+    fn from(error: warren_client::ClientError) -> Self {
+        Self::Cli(error.into())
+    }
+}
+
 macro_rules! daemon_failures {
     ($($kind:ty),+ $(,)?) => {$(
         impl From<$kind> for Failure {

@@ -3,11 +3,12 @@
 use crate::failure::Failure;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use warren_cli::args::GlobalArgs;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use warren_cli::args::{GlobalArgs, METRICS_ADDR_DEFAULT};
 use warren_cli::{CliError, Exit};
 use warren_client::DEFAULT_SOCKET;
 use warren_storage::{AtomicFile, DirGuard, Disk, Keyring, RealDisk};
+use warren_types::NodeRole;
 
 /// Directory that a reboot empties; `WARREN_RUN_DIR` names another.
 const RUN_DIR_DEFAULT: &str = "/run/warren";
@@ -16,6 +17,14 @@ const NODE_DIR: &str = "node";
 const KEYRING: &str = "node/keyring";
 const SETTINGS: &str = "node/settings";
 const SETTINGS_REMEDY: &str = "remove the node with `warren node reset` and make it again";
+/// Addresses of the managers as this node knew them last.
+const MANAGERS: &str = "node/managers";
+const MANAGERS_REMEDY: &str = "remove the file; a worker has to join again then";
+/// The cluster has removed this node.
+const REMOVED: &str = "node/removed";
+/// Value of `metrics-addr` when metrics are not served.
+const NOWHERE: &str = "none";
+const REMOVED_REMEDY: &str = "run `warren node reset`";
 
 /// The places of one node.
 #[derive(Debug, Clone)]
@@ -25,20 +34,26 @@ pub(crate) struct Home {
     pub(crate) socket: PathBuf,
 }
 
-/// How the node was told to be when it was made.
+/// How the node was told to be when it was made, and what has been changed since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeSettings {
     pub(crate) name: String,
     pub(crate) cluster_name: String,
+    /// Where the API listens while the node is a manager.
     pub(crate) api_addr: SocketAddr,
-    pub(crate) manager_only: bool,
+    /// Where others reach it; `None` = found out from `api_addr` at each start.
+    pub(crate) advertise_addr: Option<String>,
+    /// Where metrics and health are served; `None` = nowhere.
+    pub(crate) metrics_addr: Option<SocketAddr>,
+    /// What the node was last, as far as it knows.
+    pub(crate) role: NodeRole,
 }
 
 /// An opened home: nobody else uses it while this lives.
 pub(crate) struct Opened {
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) keyring: Keyring,
-    pub(crate) guard: DirGuard,
+    pub(crate) keyring: Arc<Mutex<Keyring>>,
+    _guard: DirGuard,
 }
 
 impl Home {
@@ -88,8 +103,8 @@ impl Home {
         let keyring = Keyring::open(disk.clone(), KEYRING)?;
         Ok(Opened {
             disk,
-            keyring,
-            guard,
+            keyring: Arc::new(Mutex::new(keyring)),
+            _guard: guard,
         })
     }
 }
@@ -107,6 +122,37 @@ pub(crate) fn need_root() -> Result<(), Failure> {
 }
 
 impl Opened {
+    /// The keyring file.
+    pub(crate) fn keyring(&self) -> MutexGuard<'_, Keyring> {
+        self.keyring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Addresses of the managers, `host:port` each, as known last.
+    pub(crate) fn managers(&self) -> Result<Vec<String>, Failure> {
+        let file = AtomicFile::new(self.disk.clone(), MANAGERS, MANAGERS_REMEDY);
+        let text = file.read()?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Keeps them for the next start.
+    pub(crate) fn set_managers(&self, addresses: &[String]) -> Result<(), Failure> {
+        let file = AtomicFile::new(self.disk.clone(), MANAGERS, MANAGERS_REMEDY);
+        Ok(file.write(addresses.join("\n").as_bytes())?)
+    }
+
+    /// Has the cluster removed this node?
+    pub(crate) fn is_removed(&self) -> Result<bool, Failure> {
+        let file = AtomicFile::new(self.disk.clone(), REMOVED, REMOVED_REMEDY);
+        Ok(file.read()?.is_some())
+    }
+
+    /// It has, for good.
+    pub(crate) fn set_removed(&self) -> Result<(), Failure> {
+        let file = AtomicFile::new(self.disk.clone(), REMOVED, REMOVED_REMEDY);
+        Ok(file.write(b"removed")?)
+    }
+
     fn settings_file(&self) -> AtomicFile {
         AtomicFile::new(self.disk.clone(), SETTINGS, SETTINGS_REMEDY)
     }
@@ -133,10 +179,20 @@ impl Opened {
 
 impl NodeSettings {
     fn to_text(&self) -> String {
-        format!(
-            "name={}\ncluster={}\napi-addr={}\nmanager-only={}\n",
-            self.name, self.cluster_name, self.api_addr, self.manager_only
-        )
+        let metrics = self
+            .metrics_addr
+            .map_or_else(|| NOWHERE.to_owned(), |address| address.to_string());
+        let mut text = format!(
+            "name={}\ncluster={}\napi-addr={}\nmetrics-addr={metrics}\nrole={}\n",
+            self.name,
+            self.cluster_name,
+            self.api_addr,
+            self.role.name()
+        );
+        if let Some(address) = &self.advertise_addr {
+            text.push_str(&format!("advertise-addr={address}\n"));
+        }
+        text
     }
 
     fn from_text(text: &str) -> Option<Self> {
@@ -144,13 +200,32 @@ impl NodeSettings {
             text.lines()
                 .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
         };
+        let role = match (value("role"), value("manager-only")) {
+            (Some(name), _) => role_of(name)?,
+            // As version 0.1.0 wrote it.
+            (None, Some("true")) => NodeRole::Manager,
+            (None, _) => NodeRole::Hybrid,
+        };
         Some(Self {
             name: value("name")?.to_owned(),
             cluster_name: value("cluster")?.to_owned(),
             api_addr: value("api-addr")?.parse().ok()?,
-            manager_only: value("manager-only")?.parse().ok()?,
+            advertise_addr: value("advertise-addr").map(str::to_owned),
+            metrics_addr: match value("metrics-addr") {
+                Some(NOWHERE) => None,
+                Some(address) => Some(address.parse().ok()?),
+                None => METRICS_ADDR_DEFAULT.parse().ok(),
+            },
+            role,
         })
     }
+}
+
+/// The role of this name.
+pub(crate) fn role_of(name: &str) -> Option<NodeRole> {
+    [NodeRole::Manager, NodeRole::Worker, NodeRole::Hybrid]
+        .into_iter()
+        .find(|role| role.name() == name)
 }
 
 #[cfg(test)]
@@ -159,13 +234,28 @@ mod tests {
 
     #[test]
     fn settings_round_trip() {
-        let settings = NodeSettings {
-            name: "n1".to_owned(),
-            cluster_name: "warren".to_owned(),
-            api_addr: "127.0.0.1:8080".parse().unwrap(),
-            manager_only: true,
-        };
-        assert_eq!(NodeSettings::from_text(&settings.to_text()), Some(settings));
+        for (advertise, metrics) in [
+            (None, None),
+            (Some("10.0.0.1:8080"), Some("127.0.0.1:9090")),
+        ] {
+            let settings = NodeSettings {
+                name: "n1".to_owned(),
+                cluster_name: "warren".to_owned(),
+                api_addr: "127.0.0.1:8080".parse().unwrap(),
+                advertise_addr: advertise.map(str::to_owned),
+                metrics_addr: metrics.map(|m| m.parse().unwrap()),
+                role: NodeRole::Manager,
+            };
+            assert_eq!(NodeSettings::from_text(&settings.to_text()), Some(settings));
+        }
         assert_eq!(NodeSettings::from_text("name=x\n"), None);
+    }
+
+    #[test]
+    fn settings_of_the_version_before_are_understood() {
+        let text = "name=n1\ncluster=c\napi-addr=127.0.0.1:1\nmanager-only=true\n";
+        let settings = NodeSettings::from_text(text).unwrap();
+        assert_eq!(settings.role, NodeRole::Manager);
+        assert_eq!(settings.advertise_addr, None);
     }
 }

@@ -5,6 +5,7 @@ mod daemon;
 mod failure;
 mod hello;
 mod home;
+mod logfile;
 mod machine;
 mod reset;
 
@@ -13,7 +14,7 @@ use failure::Failure;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use warren_cli::args::GlobalArgs;
-use warren_cli::{Cli, CliError, Context, DaemonCommand, Outcome};
+use warren_cli::{Cli, Context, DaemonCommand, Outcome};
 
 /// First argument of the program inside the hello image.
 const HELLO_ARGUMENT: &str = "__hello";
@@ -83,33 +84,32 @@ async fn carry_out(
     match command {
         DaemonCommand::ClusterInit(args) => {
             let home = home::Home::new(&args.data_dir, global)?;
-            let settings = home::NodeSettings {
-                name: args.node_id.clone().unwrap_or_else(machine::default_name),
-                cluster_name: args.cluster_name.clone(),
-                api_addr: args.api_addr,
-                manager_only: args.manager_only,
-            };
-            log_to_stderr(global);
-            daemon::run(home, daemon::Begin::New(settings)).await
+            run_daemon(home, daemon::Begin::from(&args), global).await
         }
         DaemonCommand::NodeRun(args) => {
-            log_to_stderr(global);
-            daemon::run(
-                home::Home::new(&args.data_dir, global)?,
-                daemon::Begin::Existing,
-            )
-            .await
+            let home = home::Home::new(&args.data_dir, global)?;
+            run_daemon(home, daemon::Begin::from(&args), global).await
         }
-        DaemonCommand::Join(_) | DaemonCommand::Restore(_) => {
-            let error =
-                CliError::general("this build of the daemon runs only clusters of one manager");
-            Err(error
-                .remedy("`warren cluster init` makes such a cluster")
-                .into())
+        DaemonCommand::Join(args) => {
+            let home = home::Home::new(&args.data_dir, global)?;
+            run_daemon(home, daemon::Begin::from(args), global).await
+        }
+        DaemonCommand::Restore(args) => {
+            let home = home::Home::new(&args.data_dir, global)?;
+            run_daemon(home, daemon::Begin::from(args), global).await
         }
         DaemonCommand::Up(args) => background::up(args, global, target, context).await,
         DaemonCommand::NodeReset(args) => reset::run(&args, global, target, context).await,
     }
+}
+
+async fn run_daemon(
+    home: home::Home,
+    begin: daemon::Begin,
+    global: &GlobalArgs,
+) -> Result<(), Failure> {
+    log_to_stderr(global);
+    daemon::run(home, begin).await
 }
 
 /// Log lines go to standard error: standard output is for data.

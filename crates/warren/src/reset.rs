@@ -39,7 +39,7 @@ pub(crate) async fn run(
     }
     // Half a node, left by a crash or an earlier reset, has no id; the rest goes all the same.
     let opened = open(&home).await?;
-    let node = init::load(&opened.keyring).map_or(NodeId::default(), |identity| identity.node);
+    let node = init::who(&opened.keyring()).map_or(NodeId::default(), |who| who.node);
     let places = Places::new(home.data_dir.clone(), home.run_dir.clone(), node);
     let report = warren_worker::reset(&places, std::env::current_exe()?).await?;
     drop(opened);

@@ -27,12 +27,13 @@ mod shared;
 
 pub use hello::{HELLO_IMAGE, HELLO_PORT};
 pub use reset::{ResetError, ResetReport, reset};
-pub use shared::NodeFacts;
+pub use shared::{News, NodeFacts};
 
 use shared::{Parts, Shared};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use warren_client::SessionTransport;
 use warren_image::{ImageError, ImageStore};
@@ -156,6 +157,23 @@ impl Worker {
         }
         tasks.push(tokio::spawn(session::run(shared.clone(), config.transport)));
         Ok(Self { shared, tasks })
+    }
+
+    /// How the worker stands with the cluster; changes with each session.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<News> {
+        self.shared.line.news.subscribe()
+    }
+
+    /// Ends the present session and opens another one at once: the way to the managers has changed.
+    pub fn redial(&self) {
+        self.shared.line.redial.notify_one();
+    }
+
+    /// Counts the containers that run, at any later time.
+    pub fn running(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move || shared.running_attempts().len()
     }
 
     /// Stops the worker's tasks; containers, their network and mounts stay.

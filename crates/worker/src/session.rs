@@ -3,12 +3,12 @@
 
 use crate::requests::Requests;
 use crate::sets::id_bytes;
-use crate::shared::Shared;
+use crate::shared::{News, Shared};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use warren_client::SessionTransport;
+use warren_client::{ErrorKind, SessionTransport};
 use warren_proto::session::{
     Ack, Heartbeat, Hello, ManagerMessage, RunningContainer, Welcome, WorkerMessage,
     manager_message, worker_message,
@@ -33,23 +33,42 @@ pub(crate) async fn run(shared: Arc<Shared>, transport: Arc<dyn SessionTransport
     let mut wait = REDIAL_MIN;
     loop {
         let begun = Instant::now();
-        match transport.open().await {
-            Ok((outbound, inbound)) => {
-                let why = Session {
-                    shared: &shared,
-                    outbound,
-                }
-                .serve(inbound)
-                .await;
-                tracing::info!(reason = why, "session with the manager ended");
-            }
-            Err(problem) => tracing::debug!(%problem, "no manager in reach"),
-        }
-        if begun.elapsed() >= REDIAL_RESET_AFTER {
+        let redialled = tokio::select! {
+            () = once(&shared, transport.as_ref()) => false,
+            () = shared.line.redial.notified() => true,
+        };
+        shared
+            .line
+            .news
+            .send_if_modified(|news| std::mem::take(&mut news.connected));
+        if redialled || begun.elapsed() >= REDIAL_RESET_AFTER {
             wait = REDIAL_MIN;
         }
-        tokio::time::sleep(jittered(wait)).await;
-        wait = (wait * 2).min(REDIAL_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(jittered(wait)) => wait = (wait * 2).min(REDIAL_MAX),
+            () = shared.line.redial.notified() => wait = REDIAL_MIN,
+        }
+    }
+}
+
+/// One session, from opening to end.
+async fn once(shared: &Arc<Shared>, transport: &dyn SessionTransport) {
+    match transport.open().await {
+        Ok((outbound, inbound)) => {
+            let session = Session { shared, outbound };
+            let why = session.serve(inbound).await;
+            tracing::info!(reason = why, "session with the manager ended");
+        }
+        Err(problem) if problem.kind == ErrorKind::Removed => {
+            let first = shared
+                .line
+                .news
+                .send_if_modified(|news| !std::mem::replace(&mut news.removed, true));
+            if first {
+                tracing::error!(%problem, "the cluster has removed this node");
+            }
+        }
+        Err(problem) => tracing::debug!(%problem, "no manager in reach"),
     }
 }
 
@@ -149,15 +168,24 @@ impl Session<'_> {
 
     async fn welcomed(&self, welcome: &Welcome) -> Result<(), String> {
         let node = welcome.node.as_ref().ok_or("the welcome names no node")?;
-        self.shared
-            .network
-            .set_subnet(&node.subnet)
-            .map_err(|e| e.to_string())?;
-        self.shared
-            .keep
-            .set_subnet(&node.subnet)
-            .map_err(|e| e.to_string())?;
+        // A manager without containers has none.
+        if !node.subnet.is_empty() {
+            self.shared
+                .network
+                .set_subnet(&node.subnet)
+                .map_err(|e| e.to_string())?;
+            self.shared
+                .keep
+                .set_subnet(&node.subnet)
+                .map_err(|e| e.to_string())?;
+        }
         tracing::info!(manager = %welcome.manager_name, subnet = %node.subnet, "session with the manager open");
+        self.shared.line.news.send_replace(News {
+            connected: true,
+            manager: welcome.manager_name.clone(),
+            role: role_of(node),
+            removed: false,
+        });
         Ok(())
     }
 
@@ -199,6 +227,16 @@ const fn role(role: warren_types::NodeRole) -> store::NodeRole {
         warren_types::NodeRole::Manager => store::NodeRole::Manager,
         warren_types::NodeRole::Worker => store::NodeRole::Worker,
         warren_types::NodeRole::Hybrid => store::NodeRole::Hybrid,
+    }
+}
+
+/// Role in the node's record; `None` for one that this version does not know.
+fn role_of(node: &store::Node) -> Option<warren_types::NodeRole> {
+    match store::NodeRole::try_from(node.role).ok()? {
+        store::NodeRole::Manager => Some(warren_types::NodeRole::Manager),
+        store::NodeRole::Worker => Some(warren_types::NodeRole::Worker),
+        store::NodeRole::Hybrid => Some(warren_types::NodeRole::Hybrid),
+        store::NodeRole::Unspecified => None,
     }
 }
 

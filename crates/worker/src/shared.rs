@@ -8,7 +8,7 @@ use crate::sets::{RefusedSet, Wanted};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, watch};
 use warren_image::{Digest, ImageStore};
 use warren_lifecycle::{Assignment, SetChange};
 use warren_proto::session::Assignments;
@@ -42,6 +42,27 @@ pub struct NodeFacts {
     pub version: String,
 }
 
+/// How the worker stands with the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct News {
+    /// A session is open.
+    pub connected: bool,
+    /// Name of the manager that welcomed the node last.
+    pub manager: String,
+    /// Role of the node in the cluster's records, as of the last welcome; `None` before the first.
+    pub role: Option<NodeRole>,
+    /// The cluster has removed this node.
+    pub removed: bool,
+}
+
+/// What others are told about the session, and how they end it.
+#[derive(Default)]
+pub(crate) struct Line {
+    pub(crate) news: watch::Sender<News>,
+    /// The session is to be opened anew: the way to the managers has changed.
+    pub(crate) redial: Notify,
+}
+
 /// Shared by all parts.
 pub(crate) struct Shared {
     pub(crate) facts: NodeFacts,
@@ -53,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     pub(crate) actors: Actors,
     pub(crate) preparing: Semaphore,
+    pub(crate) line: Line,
     wanted: Mutex<Arc<Wanted>>,
     /// One message at a time is taken, in order.
     taking: tokio::sync::Mutex<()>,
@@ -70,6 +92,7 @@ impl Shared {
             outbox: Outbox::default(),
             actors: Actors::default(),
             preparing: Semaphore::new(PREPARING_MAX),
+            line: Line::default(),
             wanted: Mutex::new(Arc::new(wanted)),
             taking: tokio::sync::Mutex::default(),
         }

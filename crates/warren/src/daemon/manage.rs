@@ -1,0 +1,158 @@
+//! The parts of a manager: the API on its port, the quorum behind it.
+
+use super::{Life, Serving, Stop, Why};
+use crate::failure::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use warren_api::{ApiConfig, Limits, Server};
+use warren_client::{GrpcTransport, InProcessTransport, SessionTransport};
+use warren_manager::{LocalIdentity, Manager, ManagerConfig, ManagerEvent, init};
+use warren_types::{NodeId, Revision, Role};
+
+/// Time between two looks at the records when they change all the time.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Time between two tries to get the certificate of another role.
+const RENEW_AGAIN: Duration = Duration::from_secs(2);
+
+/// Runs the manager until something ends it.
+pub(super) async fn run(life: &mut Life, identity: LocalIdentity) -> Result<Why, Failure> {
+    let server = bind(life).await?;
+    let (node, founder) = (identity.node, identity.is_founder());
+    if life.has_containers() {
+        life.ensure_worker(&identity).await?;
+    }
+    let mut manager = Manager::start(config(life, identity)).await?;
+    if founder && manager.state().settings().is_some() {
+        init::founded(&mut life.opened.keyring())?;
+    }
+    connect(life, &manager, node);
+    let mut serving = Serving::start(server, manager.planes());
+    tracing::info!(node = %life.settings.name, api = %life.settings.api_addr, socket = %life.home.socket.display(), "node is up");
+    let (why, stop) = watch(life, &mut manager, &mut serving).await?;
+    life.dial.set(Vec::new());
+    if why == Why::Stop {
+        // While calls are still served, so that callers are led to the new leader.
+        manager.hand_over().await;
+    }
+    serving.end(stop).await?;
+    if let Some(worker) = &life.worker {
+        worker.redial();
+    }
+    manager.shutdown().await;
+    Ok(why)
+}
+
+async fn bind(life: &Life) -> Result<Server, Failure> {
+    let config = ApiConfig {
+        tcp: Some((life.settings.api_addr, life.credentials.tls.clone())),
+        unix: Some(life.home.socket.clone()),
+        limits: Limits::default(),
+    };
+    Ok(Server::bind(config).await?)
+}
+
+fn config(life: &Life, identity: LocalIdentity) -> ManagerConfig {
+    ManagerConfig {
+        identity,
+        facts: life.node_facts(),
+        disk: life.opened.disk.clone(),
+        data_dir: life.home.data_dir.clone(),
+        keyring: life.opened.keyring.clone(),
+        source: life.credentials.source.clone(),
+        managers: life.managers(),
+    }
+}
+
+/// The worker's ways: through this manager, and, while it knows no leader, through the others.
+fn connect(life: &Life, manager: &Manager, node: NodeId) {
+    let own = life.node_facts().address;
+    let mut others = life.managers();
+    others.retain(|address| *address != own);
+    let mut ways: Vec<Arc<dyn SessionTransport>> =
+        vec![Arc::new(InProcessTransport::new(manager.acceptor(node)))];
+    if !others.is_empty() {
+        let over = GrpcTransport::to_managers(&others, &life.credentials.source);
+        ways.push(Arc::new(over));
+    }
+    life.dial.set(ways);
+    if let Some(worker) = &life.worker {
+        worker.redial();
+    }
+}
+
+/// Waits for what ends the manager, and meanwhile follows the records.
+async fn watch(
+    life: &mut Life,
+    manager: &mut Manager,
+    serving: &mut Serving,
+) -> Result<(Why, Stop), Failure> {
+    let credentials = life.credentials.clone();
+    let managers = life.managers.clone();
+    let known = move || {
+        let managers = managers.lock();
+        managers.map_or_else(|e| e.into_inner().clone(), |m| m.clone())
+    };
+    let renewing = credentials.keep(known, Some(manager.planes().control));
+    tokio::pin!(renewing);
+    let mut role = credentials.role();
+    let mut changes = manager.changes();
+    let mut demoted = false;
+    loop {
+        if *role.borrow_and_update() != Role::Manager {
+            return Ok((Why::Changed, Stop::QUICK));
+        }
+        follow(life, manager).await?;
+        tokio::select! {
+            stop = life.signals.asked() => return Ok((Why::Stop, stop)),
+            event = manager.event() => match event {
+                ManagerEvent::StopAsked(grace) => return Ok((Why::Stop, Stop::within(grace))),
+                ManagerEvent::Removed => return Ok((Why::Removed, Stop::QUICK)),
+                ManagerEvent::Recover => return Ok((Why::Recover, Stop::QUICK)),
+                ManagerEvent::Demoted => {
+                    tracing::info!("this node is a worker now; it gives its manager's certificate back");
+                    demoted = true;
+                    credentials.hurry();
+                }
+            },
+            () = &mut renewing => {}
+            changed = role.changed() => if changed.is_err() { return Ok((Why::Stop, Stop::QUICK)) },
+            () = tokio::time::sleep(RENEW_AGAIN), if demoted => credentials.hurry(),
+            () = changed(&mut changes) => {}
+            failure = serving.failed() => return Err(failure),
+        }
+    }
+}
+
+/// Resolves some time after the next change.
+async fn changed(changes: &mut watch::Receiver<Revision>) {
+    if changes.changed().await.is_err() {
+        // The engine has ended; its event tells why.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(LOOK_EVERY).await;
+}
+
+/// Keeps what the daemon has of the records in line with them.
+async fn follow(life: &mut Life, manager: &Manager) -> Result<(), Failure> {
+    let state = manager.state();
+    let Some(settings) = state.settings() else {
+        return Ok(());
+    };
+    life.set_managers(manager.managers());
+    life.credentials.follow_roots(&settings.ca.roots_pem);
+    if life.settings.cluster_name != settings.name {
+        life.settings.cluster_name.clone_from(&settings.name);
+        life.opened.set_settings(&life.settings)?;
+    }
+    if let Some(record) = state.node(life.node)
+        && record.role.is_manager()
+    {
+        life.set_role(record.role)?;
+        if life.has_containers() && life.worker.is_none() {
+            let identity = life.credentials.identity()?;
+            life.ensure_worker(&identity).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,406 @@
+//! A running node. What it is, manager or worker, may change while it runs: the parts of the old role end, those of
+//! the new one begin, in the same process, and the worker with what runs on it goes on all the time.
+
+mod address;
+mod begin;
+mod dial;
+mod locked;
+mod manage;
+mod plain;
+mod renew;
+mod work;
+
+pub(crate) use begin::Begin;
+
+use crate::failure::Failure;
+use crate::home::{Home, NodeSettings, Opened};
+use crate::{logfile, machine};
+use address::advertised;
+use dial::Dial;
+use plain::{Facts, Plain, Session, State};
+use renew::Credentials;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use warren_api::{ApiConfig, Limits, Planes, ServeError, Server};
+use warren_cli::Build;
+use warren_manager::{LocalIdentity, NodeFacts};
+use warren_types::{NodeId, NodeRole, Role};
+use warren_worker::{Places, Worker, WorkerConfig};
+
+/// Longest time for open calls to end after a signal.
+const SIGNAL_GRACE: Duration = Duration::from_secs(5);
+/// Time beyond the caller's grace until the server is left to itself.
+const SERVER_EXTRA: Duration = Duration::from_secs(1);
+/// Time for open calls to end when only the role changes.
+const CHANGE_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs a node until a signal or a call of the API stops it. Containers stay.
+pub(crate) async fn run(home: Home, begin: Begin) -> Result<(), Failure> {
+    let opened = home.open()?;
+    let settings = begin::settle(&home, &opened, begin).await?;
+    logfile::watch(home.log_file());
+    let mut signals = Signals::new()?;
+    if opened.is_removed()? {
+        return removed(&home, &opened, &settings, &mut signals).await;
+    }
+    let identity = match begin::identity(&opened)? {
+        Some(identity) => Some(identity),
+        None => locked::wait(&home, &opened, &settings, &mut signals).await?,
+    };
+    let Some(identity) = identity else {
+        return Ok(());
+    };
+    export_admin(&home, &identity)?;
+    let mut life = Life::new(home, opened, settings, signals, &identity)?;
+    life.run(identity).await
+}
+
+/// Why the parts of one role have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The daemon is to stop.
+    Stop,
+    /// The node has another role now.
+    Changed,
+    /// The operator wants this manager to go on alone.
+    Recover,
+    /// The cluster has removed the node.
+    Removed,
+}
+
+/// How the daemon stops.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    /// Time for open calls to end.
+    grace: Duration,
+}
+
+impl Stop {
+    /// The role changes; callers come again.
+    const QUICK: Self = Self {
+        grace: CHANGE_GRACE,
+    };
+
+    const fn within(grace: warren_types::Duration) -> Self {
+        Self {
+            grace: grace.to_std(),
+        }
+    }
+}
+
+/// Signals that stop the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        Stop {
+            grace: SIGNAL_GRACE,
+        }
+    }
+}
+
+/// A server that serves.
+struct Serving {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Serving {
+    fn start(server: Server, planes: Planes) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(server.run(planes, async move {
+            // A dropped sender means that the daemon ends: that is a stop, too.
+            let _ = stopped.await;
+        }));
+        Self { stop, task }
+    }
+
+    /// On the local socket alone.
+    async fn socket_only(home: &Home, planes: Planes) -> Result<Self, Failure> {
+        let config = ApiConfig {
+            tcp: None,
+            unix: Some(home.socket.clone()),
+            limits: Limits::default(),
+        };
+        Ok(Self::start(Server::bind(config).await?, planes))
+    }
+
+    /// Resolves when serving has ended by itself, which it should not.
+    async fn failed(&mut self) -> Failure {
+        match (&mut self.task).await {
+            Ok(Err(error)) => error.into(),
+            Ok(Ok(())) => Failure::Daemon("the API server has ended".to_owned()),
+            Err(error) => Failure::Daemon(format!("the API server has ended: {error}")),
+        }
+    }
+
+    async fn end(self, stop: Stop) -> Result<(), Failure> {
+        drop(self.stop);
+        let limit = stop.grace + SERVER_EXTRA;
+        let abort = self.task.abort_handle();
+        match tokio::time::timeout(limit, self.task).await {
+            Ok(Ok(ended)) => Ok(ended?),
+            Ok(Err(_)) => Ok(()),
+            Err(_) => {
+                // Port and socket have to be free for what comes next.
+                abort.abort();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What stays the same whatever the role is.
+struct Life {
+    home: Home,
+    opened: Opened,
+    settings: NodeSettings,
+    signals: Signals,
+    credentials: Arc<Credentials>,
+    /// Addresses of the managers as known last.
+    managers: Arc<Mutex<Vec<String>>>,
+    dial: Arc<Dial>,
+    worker: Option<Worker>,
+    node: NodeId,
+    facts: Facts,
+}
+
+impl Life {
+    fn new(
+        home: Home,
+        opened: Opened,
+        settings: NodeSettings,
+        signals: Signals,
+        identity: &LocalIdentity,
+    ) -> Result<Self, Failure> {
+        let credentials = Credentials::new(opened.keyring.clone(), identity)?;
+        let managers = opened.managers()?;
+        let facts = Facts {
+            node: identity.node.to_string(),
+            name: identity.name.clone(),
+            cluster: identity.cluster.to_string(),
+            role: settings.role,
+            data_dir: home.data_dir.clone(),
+            started_at: warren_manager::edge::now(),
+        };
+        Ok(Self {
+            home,
+            opened,
+            settings,
+            signals,
+            credentials: Arc::new(credentials),
+            managers: Arc::new(Mutex::new(managers)),
+            dial: Arc::default(),
+            worker: None,
+            node: identity.node,
+            facts,
+        })
+    }
+
+    async fn run(&mut self, first: LocalIdentity) -> Result<(), Failure> {
+        let mut identity = first;
+        loop {
+            let why = if identity.role == Role::Manager {
+                manage::run(self, identity).await?
+            } else {
+                work::run(self, identity).await?
+            };
+            match why {
+                Why::Stop => break,
+                Why::Changed => tracing::info!("the node's role has changed"),
+                Why::Recover => self.recover().await,
+                Why::Removed => return self.dismissed().await,
+            }
+            identity = self.credentials.identity()?;
+        }
+        if let Some(worker) = self.worker.take() {
+            worker.shutdown();
+        }
+        tracing::info!("node stopped; its containers go on running");
+        Ok(())
+    }
+
+    /// This manager goes on alone with what it has.
+    async fn recover(&mut self) {
+        tracing::warn!("this manager is made to go on alone");
+    }
+
+    async fn dismissed(&mut self) -> Result<(), Failure> {
+        self.opened.set_removed()?;
+        if let Some(worker) = self.worker.take() {
+            worker.shutdown();
+        }
+        removed(&self.home, &self.opened, &self.settings, &mut self.signals).await
+    }
+
+    /// The managers as known last.
+    fn managers(&self) -> Vec<String> {
+        let managers = self.managers.lock().unwrap_or_else(PoisonError::into_inner);
+        managers.clone()
+    }
+
+    /// Keeps the managers for this life and the next start. Returns whether they are others than before.
+    fn set_managers(&self, mut fresh: Vec<String>) -> bool {
+        fresh.sort();
+        fresh.dedup();
+        let mut managers = self.managers.lock().unwrap_or_else(PoisonError::into_inner);
+        // None at all is what a node that knows nothing yet would say.
+        if fresh.is_empty() || *managers == fresh {
+            return false;
+        }
+        if let Err(error) = self.opened.set_managers(&fresh) {
+            tracing::warn!(?error, "the managers' addresses cannot be kept");
+        }
+        *managers = fresh;
+        true
+    }
+
+    /// Keeps what the node is now.
+    fn set_role(&mut self, role: NodeRole) -> Result<(), Failure> {
+        if self.settings.role != role {
+            tracing::info!(
+                role = role.name(),
+                "the node's role in the cluster's records"
+            );
+            self.settings.role = role;
+            self.facts.role = role;
+            self.opened.set_settings(&self.settings)?;
+        }
+        Ok(())
+    }
+
+    fn node_facts(&self) -> NodeFacts {
+        NodeFacts {
+            cluster_name: self.settings.cluster_name.clone(),
+            role: self.settings.role,
+            address: advertised(&self.settings),
+            hostname: machine::hostname(),
+            platform: machine::platform(),
+            resources: machine::resources(&self.home.data_dir),
+            version: Build::CURRENT.version.to_owned(),
+            name: self.facts.name.clone(),
+        }
+    }
+
+    /// Starts the worker unless it runs. It stays for the life of the process.
+    async fn ensure_worker(&mut self, identity: &LocalIdentity) -> Result<(), Failure> {
+        if self.worker.is_some() {
+            return Ok(());
+        }
+        let facts = self.node_facts();
+        let shim = std::env::current_exe()?;
+        let config = WorkerConfig {
+            facts: warren_worker::NodeFacts {
+                node: identity.node,
+                name: identity.name.clone(),
+                role: facts.role,
+                hostname: facts.hostname,
+                // Managers tell theirs when they join the quorum; a worker dials out only.
+                address: String::new(),
+                platform: facts.platform,
+                resources: facts.resources,
+                version: facts.version,
+            },
+            places: Places::new(
+                self.home.data_dir.clone(),
+                self.home.run_dir.clone(),
+                identity.node,
+            ),
+            shim: shim.clone(),
+            node_key: *identity.node_key(),
+            transport: self.dial.clone(),
+            hello: Some(shim),
+        };
+        self.worker = Some(Worker::start(config).await?);
+        Ok(())
+    }
+
+    /// Does the node run containers, or are there some of the time when it did?
+    fn has_containers(&self) -> bool {
+        self.settings.role.runs_containers() || self.home.data_dir.join("worker").exists()
+    }
+}
+
+/// A node that the cluster has removed: it says so on its socket until it is stopped. Its containers are left to
+/// `warren node reset`.
+async fn removed(
+    home: &Home,
+    opened: &Opened,
+    settings: &NodeSettings,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let who = warren_manager::init::who(&opened.keyring())?;
+    let (stop, mut stopping) = mpsc::channel(1);
+    let plain = Arc::new(Plain {
+        facts: Facts {
+            node: who.node.to_string(),
+            name: who.name,
+            cluster: who.cluster.to_string(),
+            role: settings.role,
+            data_dir: home.data_dir.clone(),
+            started_at: warren_manager::edge::now(),
+        },
+        state: Mutex::new(State::Removed),
+        standing: Box::new(Session::default),
+        unlock: None,
+        stop,
+    });
+    tracing::error!(
+        "the cluster has removed this node; nothing of it works any more: `warren node reset` removes its containers and data, then it can join again"
+    );
+    let serving = Serving::socket_only(home, plain.planes()).await?;
+    let stop = tokio::select! {
+        stop = signals.asked() => stop,
+        grace = stopping.recv() => Stop::within(grace.unwrap_or_default()),
+    };
+    serving.end(stop).await
+}
+
+/// The first administrator's certificate, for use from another machine (`WARREN_CONTEXT_DIR`).
+fn export_admin(home: &Home, identity: &LocalIdentity) -> Result<(), Failure> {
+    use std::io::Write;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    let Some((cert, key)) = &identity.admin else {
+        return Ok(());
+    };
+    let directory = home.data_dir.join("admin");
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)?;
+    for (name, text) in [
+        ("ca.crt", identity.roots_text().as_str()),
+        ("node.crt", cert),
+        ("node.key", key),
+    ] {
+        let path = directory.join(name);
+        if path.exists() {
+            continue;
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+    }
+    Ok(())
+}
