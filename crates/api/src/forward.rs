@@ -9,7 +9,7 @@ use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 use tonic::codegen::http::{self, HeaderMap, HeaderName, HeaderValue, Uri, header};
@@ -56,6 +56,9 @@ pub(crate) async fn forward(
     head.headers
         .insert(header::TE, HeaderValue::from_static("trailers"));
     forwarded::write(&mut head.headers, caller);
+    // The request ends with the answer, however that ends: no call stays open at the leader for a caller who is gone.
+    let (ended, over) = oneshot::channel();
+    let body = Body::new(Sent { inner: body, over });
     let request = http::Request::from_parts(head, body);
     let answered = match poll_fn(|cx| channel.poll_ready(cx)).await {
         Ok(()) => channel.call(request).await,
@@ -64,7 +67,7 @@ pub(crate) async fn forward(
     match answered {
         Ok(mut response) => {
             clean(response.headers_mut());
-            response.map(|body| Body::new(Passed::new(body, stopped)))
+            response.map(|body| Body::new(Passed::new(body, stopped, ended)))
         }
         Err(error) => failure(&error, address).into_http(),
     }
@@ -115,12 +118,44 @@ struct Passed {
     inner: Body,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: bool,
+    /// Dropped with the answer.
+    _request: oneshot::Sender<()>,
+}
+
+/// The caller's request on its way.
+struct Sent {
+    inner: Body,
+    over: oneshot::Receiver<()>,
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if Pin::new(&mut self.over).poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(Status::cancelled("the answer has ended"))));
+        }
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 impl Passed {
-    fn new(inner: Body, mut stopped: watch::Receiver<bool>) -> Self {
+    fn new(inner: Body, mut stopped: watch::Receiver<bool>, request: oneshot::Sender<()>) -> Self {
         Self {
             inner,
+            _request: request,
             stop: Box::pin(async move {
                 // A closed channel means that the server is gone already.
                 drop(stopped.wait_for(|stopped| *stopped).await);

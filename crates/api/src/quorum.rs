@@ -105,8 +105,12 @@ pub trait PeerPlane: Send + Sync + 'static {
     ) -> ApiResult<Bytes>;
     /// What a follower must have applied before it may answer a linearizable read.
     async fn read_index(&self, from: NodeId) -> ApiResult<u64>;
-    /// The data keys: epoch and key.
-    async fn data_keys(&self, from: NodeId) -> ApiResult<Vec<(u32, Vec<u8>)>>;
+    /// Keeps the data keys that are offered and not here yet, durably, and gives all: epoch and key.
+    async fn data_keys(
+        &self,
+        from: NodeId,
+        offered: Vec<(u32, Vec<u8>)>,
+    ) -> ApiResult<Vec<(u32, Vec<u8>)>>;
 }
 
 /// What a server serves. Without a router every call is carried out here; without a peer plane there are no managers to

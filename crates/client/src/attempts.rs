@@ -33,6 +33,9 @@ const REFUSED_MARGIN: Duration = Duration::from_millis(500);
 /// Time for repeating refused openings of streams, which have no limit of their own.
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Beginning of the error when no address could be reached.
+pub(crate) const NOBODY: &str = "no manager can be reached";
+
 /// May the call be repeated when it is not known whether the first one arrived?
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeat {
@@ -229,11 +232,7 @@ pub(crate) fn nobody(failed: Vec<ClientError>) -> ClientError {
         )
     };
     let texts: Vec<_> = failed.into_iter().map(|e| e.message).collect();
-    ClientError::new(
-        kind,
-        format!("no manager can be reached ({})", texts.join("; ")),
-        remedy,
-    )
+    ClientError::new(kind, format!("{NOBODY} ({})", texts.join("; ")), remedy)
 }
 
 fn no_address() -> ClientError {

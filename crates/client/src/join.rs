@@ -1,5 +1,6 @@
 //! What a node asks before and beside its sessions: its first certificate, and the next ones.
 
+use crate::attempts::NOBODY;
 use crate::connect::Client;
 use crate::error::{ClientError, ErrorKind};
 use crate::identity::IdentitySource;
@@ -81,19 +82,13 @@ pub async fn renew_certificate(
     Ok(answer)
 }
 
-/// TLS says `unknown issuer`; a joiner can know more.
+/// A joiner has no certificates that could be wrong; and it matters that its secret went to nobody.
 fn explain_other_ca(error: ClientError) -> ClientError {
-    if error.kind == ErrorKind::PermissionDenied
-        && error.message.contains("invalid peer certificate")
-    {
-        return ClientError::new(
-            ErrorKind::PermissionDenied,
-            format!(
-                "no manager of the token's cluster was found; the token was sent to nobody: {}",
-                error.message
-            ),
-            "check the addresses; if they are right, make a new token, or somebody stands between this node and the manager",
-        );
+    if error.kind == ErrorKind::PermissionDenied && error.message.starts_with(NOBODY) {
+        return ClientError {
+            remedy: "the token was sent to nobody".to_owned(),
+            ..error
+        };
     }
     error
 }

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint, Uri};
-use warren_security::identity_from_der;
+use warren_security::{identity_from_der, pin_error};
 use warren_types::{NodeId, Role};
 
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -241,7 +241,13 @@ async fn open_tls(
         } else {
             ErrorKind::Unavailable
         };
-        ClientError::new(kind, format!("{address}: {error}"), "")
+        // Of a joiner, which knows no more than the digest of the CA.
+        let why = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref())
+            .and_then(pin_error)
+            .map_or_else(|| error.to_string(), ToString::to_string);
+        ClientError::new(kind, format!("{address}: {why}"), "")
     };
     let tcp = TcpStream::connect(address).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;

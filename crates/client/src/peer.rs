@@ -141,14 +141,21 @@ impl PeerClient {
         Ok(answer.index)
     }
 
-    /// The data keys.
+    /// Offers data keys to be kept there, and gets all that the other manager has. The data keys.
     ///
     /// # Errors
     /// As [`PeerClient::call`].
-    pub async fn data_keys(&self) -> Result<Vec<DataKey>, ClientError> {
+    pub async fn data_keys(&self, offered: &[(u32, Vec<u8>)]) -> Result<Vec<DataKey>, ClientError> {
+        let offered = offered.iter().map(|(epoch, key)| peer::DataKeyMaterial {
+            epoch: *epoch,
+            key: key.clone(),
+        });
+        let request = peer::DataKeysRequest {
+            offered: offered.collect(),
+        };
         let answer = self
             .short(&self.forwarding, CALL_LIMIT, |mut api| async move {
-                api.data_keys(Request::new(peer::DataKeysRequest {})).await
+                api.data_keys(Request::new(request)).await
             })
             .await?;
         let keys = answer.keys.into_iter();

@@ -26,5 +26,6 @@ pub(crate) fn of(
     let key = secrets.open_ca_key(settings)?;
     let key = std::str::from_utf8(&key)?;
     let root = settings.ca.roots_pem.last().map(String::as_str);
-    Ok(CertificateAuthority::load(root.unwrap_or_default(), key)?)
+    let authority = CertificateAuthority::load(root.unwrap_or_default(), key)?;
+    Ok(authority.with_cross(&settings.ca.cross_pem)?)
 }

@@ -131,7 +131,7 @@ pub(crate) fn first_command(
         created_at: now,
         version: Revision(0),
     };
-    let node = first_node(identity, facts, now);
+    let node = node_record(identity, facts, now);
     let ops = vec![
         Op::SettingsInit(Box::new(settings)),
         Op::NodeAdd(Box::new(node)),
@@ -139,7 +139,7 @@ pub(crate) fn first_command(
     Ok(Command::new(Actor::System, now, ops))
 }
 
-fn first_node(identity: &LocalIdentity, facts: &NodeFacts, now: Timestamp) -> Node {
+pub(crate) fn node_record(identity: &LocalIdentity, facts: &NodeFacts, now: Timestamp) -> Node {
     Node {
         id: identity.node,
         name: identity.name.clone(),

@@ -33,10 +33,4 @@ impl KeyStore {
     pub fn file(&self) -> MutexGuard<'_, KeyFile> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The node's own key.
-    #[must_use]
-    pub fn node_key(&self) -> &[u8; identity::KEY_BYTES] {
-        &self.node_key
-    }
 }

@@ -14,6 +14,7 @@ mod leader;
 mod manager;
 mod planner;
 mod quorum;
+pub mod recovery;
 mod secrets;
 mod sessions;
 mod telemetry;

@@ -132,7 +132,7 @@ impl Manager {
         let control = Arc::new(Control {
             raft: raft.clone(),
             secrets: secrets.clone(),
-            keys: keys.clone(),
+            keys,
             peers: peers.clone(),
             joins: JoinGate::default(),
             dispatcher: present,
@@ -143,7 +143,6 @@ impl Manager {
         let keeper = Keeper {
             control: control.clone(),
             peers: peers.clone(),
-            keys,
             managers: config.managers,
             events,
         };

@@ -3,36 +3,28 @@
 use crate::config::{IoMode, RaftConfig};
 use crate::error::RaftError;
 use crate::hashes::Hashes;
-use crate::healing::Healer;
-use crate::home::Home;
-use crate::io::Writer;
-use crate::log_store::{LogShared, LogStore};
+use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::metrics::{Meter, RaftMetrics};
-use crate::network::Network;
-use crate::propose::MAX_PROPOSALS_WAITING;
 use crate::pulse::Pulse;
 use crate::reads::SuspendWatch;
-use crate::snapshots::{self, Candidate, Snapshots, Thresholds};
+use crate::snapshots::{Snapshots, Thresholds};
 use crate::status::{Leadership, PeerStatus, RaftStatus};
 use crate::transport::Transport;
 use crate::types::{Member, Types};
 use crate::view::{Subscription, View};
-use crate::watch::watch_leadership;
 use crate::wire::SnapshotHeader;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ForwardToLeader, InitializeError, RaftError as EngineError};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use warren_state::{ChangeSet, ClusterState, Lagged};
-use warren_storage::{
-    DirGuard, Disk, Log, LogOptions, SnapshotStore, SnapshotWriter, StorageError,
-};
+use warren_storage::{DirGuard, Disk, SnapshotWriter};
 use warren_types::{NodeId, Revision};
 
 pub(crate) type Engine = openraft::Raft<Types, Machine>;
@@ -46,7 +38,7 @@ pub(crate) struct Inner {
     pub(crate) view: Arc<View>,
     pub(crate) log: LogStore,
     pub(crate) snapshots: Arc<Snapshots>,
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) hashes: Arc<Hashes>,
     pub(crate) meter: Arc<Meter>,
@@ -56,11 +48,11 @@ pub(crate) struct Inner {
     pub(crate) lease_reads: bool,
     pub(crate) io: IoMode,
     pub(crate) suspend: SuspendWatch,
-    partial: Mutex<Partial>,
+    pub(crate) partial: Mutex<Partial>,
     #[cfg(any(test, feature = "testing"))]
     pub(crate) bugs: crate::Bugs,
-    stop: watch::Sender<bool>,
-    running: Mutex<Option<Running>>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) running: Mutex<Option<Running>>,
 }
 
 impl Inner {
@@ -70,10 +62,10 @@ impl Inner {
 }
 
 /// What ends with the engine.
-struct Running {
-    guard: DirGuard,
-    tasks: Vec<JoinHandle<()>>,
-    writer: Option<std::thread::JoinHandle<()>>,
+pub(crate) struct Running {
+    pub(crate) guard: DirGuard,
+    pub(crate) tasks: Vec<JoinHandle<()>>,
+    pub(crate) writer: Option<std::thread::JoinHandle<()>>,
 }
 
 /// The engine of this node. Clones are the same engine.
@@ -94,142 +86,15 @@ impl fmt::Debug for RaftHandle {
 }
 
 impl RaftHandle {
-    /// Starts the engine on what is on the disk. A directory that another process uses, of a newer release, or
-    /// damaged, is an error and left as it was. A single manager makes itself leader at once; see [`RaftHandle::wait_ready`].
+    /// Starts the engine on what is on the disk. A directory that another process uses or of a newer release is an error
+    /// and left as it was. Damaged files are set aside and fetched from the other managers; when there are none, they are
+    /// an error. A single manager makes itself leader at once; see [`RaftHandle::wait_ready`].
     pub async fn start(
         config: RaftConfig,
         disk: Arc<dyn Disk>,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, RaftError> {
-        let settings = config
-            .openraft()
-            .validate()
-            .map_err(|error| RaftError::Config(error.to_string()))?;
-        let guard = DirGuard::acquire(&disk, &config.dir, "raft log")?;
-        let home = Arc::new(Home::open(&disk, &config.dir)?);
-        let (log, snapshots, start) = open_or_heal(&home, &config)?;
-        let hashes = Arc::<Hashes>::default();
-        #[cfg(any(test, feature = "testing"))]
-        let found = start.clone();
-        let (state, applied) = start.as_ref().map_or_else(Default::default, |start| {
-            (start.state.clone(), start.meta.last_log_id)
-        });
-        let view = Arc::new(View::new(state, applied));
-        let meter = Arc::<Meter>::default();
-        let log_bytes = Arc::<AtomicU64>::default();
-        if let Some(applied) = applied {
-            // Nothing is awaited yet, so nothing can differ.
-            let _ = hashes.reset(applied.index, view.state().hash());
-        }
-        let machine = Machine::new(
-            Arc::clone(&view),
-            Arc::clone(&snapshots),
-            start,
-            Arc::clone(&hashes),
-            Arc::clone(&meter),
-            Arc::clone(&log_bytes),
-            #[cfg(any(test, feature = "testing"))]
-            config.lab(),
-        );
-        // One that never voted nor heard a leader has promised nothing.
-        let promised = !log.meta().is_empty() || log.next_index() > 0;
-        let lease = config.profile.lease();
-        #[cfg(any(test, feature = "testing"))]
-        let promised = promised && !config.bugs.promise_forgotten;
-        let pulse = Arc::new(Pulse::new(
-            config.profile,
-            if promised { lease } else { Duration::ZERO },
-        ));
-        let healing = home.record().healing;
-        #[cfg(any(test, feature = "testing"))]
-        let healing = healing && !config.bugs.healing_votes;
-        pulse.set_healing(healing);
-        let shared = LogShared::new(
-            log,
-            Arc::clone(&view),
-            log_bytes,
-            Arc::clone(&meter),
-            #[cfg(any(test, feature = "testing"))]
-            config.lab(),
-        )?;
-        #[cfg(any(test, feature = "testing"))]
-        shared.tell_start(found.as_ref())?;
-        let (log, writer, mut tasks) = start_writer(shared, &snapshots, config.io)?;
-        let network = Network {
-            id: config.id,
-            transport: Arc::clone(&transport),
-            snapshots: Arc::clone(&snapshots),
-            pulse: Arc::clone(&pulse),
-            hashes: Arc::clone(&hashes),
-        };
-        let engine = Engine::new(config.id, Arc::new(settings), network, log.clone(), machine)
-            .await
-            .map_err(|error| RaftError::Stopped {
-                reason: view.failure().unwrap_or_else(|| error.to_string()),
-            })?;
-
-        let (stop, stopped) = watch::channel(false);
-        let (leader_tx, leadership) = watch::channel(Leadership::default());
-        tasks.push(crate::runtime::spawn(watch_leadership(
-            config.id,
-            engine.clone(),
-            Arc::clone(&view),
-            Arc::clone(&pulse),
-            Arc::clone(&home),
-            leader_tx,
-            stopped.clone(),
-        )));
-        if pulse.is_healing() {
-            let healer = Healer {
-                id: config.id,
-                transport,
-                pulse: Arc::clone(&pulse),
-                view: Arc::clone(&view),
-                home: Arc::clone(&home),
-            };
-            tasks.push(crate::runtime::spawn(healer.run(stopped.clone())));
-        }
-        tasks.push(crate::runtime::spawn(allow_elections(
-            engine.clone(),
-            Arc::clone(&pulse),
-            stopped.clone(),
-        )));
-        tasks.push(crate::runtime::spawn(send_heartbeats(
-            engine.clone(),
-            Arc::clone(&pulse),
-            stopped.clone(),
-        )));
-        tasks.push(crate::runtime::spawn(snapshots::run(
-            Arc::clone(&snapshots),
-            engine.clone(),
-            stopped,
-        )));
-        let inner = Inner {
-            id: config.id,
-            engine,
-            view,
-            log,
-            snapshots,
-            disk,
-            pulse,
-            hashes,
-            meter,
-            leadership,
-            permits: Semaphore::new(MAX_PROPOSALS_WAITING),
-            propose_timeout: config.propose_timeout,
-            lease_reads: config.lease_reads,
-            io: config.io,
-            suspend: SuspendWatch::default(),
-            partial: Mutex::default(),
-            #[cfg(any(test, feature = "testing"))]
-            bugs: config.bugs,
-            stop,
-            running: Mutex::new(Some(Running {
-                guard,
-                tasks,
-                writer,
-            })),
-        };
+        let inner = crate::start::start(config, disk, transport).await?;
         let handle = Self {
             inner: Arc::new(inner),
         };
@@ -483,118 +348,4 @@ pub(crate) fn target(forward: ForwardToLeader<Types>) -> (Option<NodeId>, String
             .leader_node
             .map_or_else(String::new, |member| member.address),
     )
-}
-
-/// Opens the log of the generation in use.
-pub(crate) fn open_log(home: &Home, config: &RaftConfig) -> Result<Log, RaftError> {
-    let options = LogOptions::new(config.segment_bytes);
-    #[cfg(any(test, feature = "testing"))]
-    let options = options.with_bugs(config.bugs.storage);
-    let dir = home.log_dir(home.record().generation);
-    let (log, recovery) = Log::open(Arc::clone(&home.disk), &dir, options)?;
-    if let Some(torn) = &recovery.torn {
-        tracing::info!(
-            ?torn,
-            "removed a write that a crash had cut off; it was never acknowledged"
-        );
-    }
-    Ok(log)
-}
-
-type Opened = (Log, Arc<Snapshots>, Option<Candidate>);
-
-fn open(home: &Home, config: &RaftConfig) -> Result<Opened, RaftError> {
-    let log = open_log(home, config)?;
-    let dir = home.snapshot_dir(home.record().generation);
-    let store = SnapshotStore::open(Arc::clone(&home.disk), &dir)?;
-    let snapshots = Arc::new(Snapshots::new(
-        store,
-        Thresholds {
-            entries: config.snapshot_entries,
-            bytes: config.snapshot_bytes,
-            log_bytes_max: config.log_bytes_max,
-        },
-        config.io,
-    ));
-    let start = snapshots.load(log.first_index())?;
-    Ok((log, snapshots, start))
-}
-
-/// Opens what is there. Damaged files are set aside when there are other managers to fetch everything from; a manager that
-/// is alone is refused, with the remedy.
-fn open_or_heal(home: &Home, config: &RaftConfig) -> Result<Opened, RaftError> {
-    home.sweep()?;
-    let error = match open(home, config) {
-        Err(RaftError::Storage(error)) => error,
-        other => return other,
-    };
-    let missing = matches!(error, StorageError::NotFound { .. });
-    if !(error.is_corrupt() || missing) || !home.set_aside(config.id)? {
-        return Err(error.into());
-    }
-    tracing::error!(
-        %error,
-        "the damaged files are set aside; this manager fetches everything from the others and does not vote until it has"
-    );
-    open(home, config)
-}
-
-type Started = (
-    LogStore,
-    Option<std::thread::JoinHandle<()>>,
-    Vec<JoinHandle<()>>,
-);
-
-fn start_writer(
-    shared: LogShared,
-    snapshots: &Arc<Snapshots>,
-    mode: IoMode,
-) -> Result<Started, RaftError> {
-    let shared = Arc::new(shared);
-    // Bounded by the proposals that openraft has under way.
-    let (ops, requests) = tokio::sync::mpsc::unbounded_channel();
-    let log = LogStore::new(Arc::clone(&shared), Arc::clone(snapshots), ops);
-    let writer = Writer::new(shared, requests);
-    match mode {
-        IoMode::Task => Ok((log, None, vec![crate::runtime::spawn(writer.run_task())])),
-        IoMode::Thread => {
-            let spawned = std::thread::Builder::new()
-                .name("warren-log".to_owned())
-                .spawn(move || writer.run_thread());
-            let thread = spawned.map_err(|error| RaftError::Stopped {
-                reason: format!("no thread for the log: {error}"),
-            })?;
-            Ok((log, Some(thread), Vec::new()))
-        }
-    }
-}
-
-/// Lets this node stand for election once the lease is over that it may have granted before it was restarted,
-/// and once it has healed.
-async fn allow_elections(engine: Engine, pulse: Arc<Pulse>, mut stop: watch::Receiver<bool>) {
-    let mut healing = pulse.healing();
-    let wait = async {
-        tokio::time::sleep_until(pulse.hold_until).await;
-        healing.wait_for(|healing| !healing).await.is_ok()
-    };
-    tokio::select! {
-        biased;
-        _ = stop.wait_for(|stop| *stop) => {}
-        true = wait => engine.runtime_config().elect(true),
-        else => {}
-    }
-}
-
-/// Sends heartbeats beyond the regular ones when asked to.
-async fn send_heartbeats(engine: Engine, pulse: Arc<Pulse>, mut stop: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = pulse.beat.notified() => {}
-        }
-        if engine.trigger().heartbeat().await.is_err() {
-            return;
-        }
-    }
 }

@@ -42,6 +42,7 @@ mod reads;
 mod runtime;
 mod serve;
 mod snapshots;
+mod start;
 mod status;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

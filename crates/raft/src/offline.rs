@@ -2,9 +2,9 @@
 
 use crate::config::RaftConfig;
 use crate::error::RaftError;
-use crate::handle::open_log;
 use crate::home::{Home, addresses};
 use crate::snapshots::{Snapshots, Thresholds};
+use crate::start::open_log;
 use crate::types::{
     Entry, LeaderId, LogId, Member, Membership, Payload, SnapshotMeta, StoredMembership, Vote,
     log_id,

@@ -20,11 +20,15 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 /// Time limit of one connection attempt and of one read.
 const IO_LIMIT: Duration = Duration::from_secs(5);
 
-/// Two namespaces joined by a cable: the machine a node runs on, and another machine on its network.
+/// The machine that a node runs on (a namespace), and another machine on its network. Alone the two are
+/// joined by a cable; in a [`crate::Lab`] many hosts share a switch and the other machine.
 #[derive(Debug)]
 pub struct Host {
     name: String,
+    address: Ipv4Addr,
     outside: String,
+    /// Namespaces that go with this value.
+    owned: Vec<String>,
 }
 
 impl Host {
@@ -39,11 +43,13 @@ impl Host {
     /// When the `ip` program refuses; the message holds its words.
     #[must_use]
     pub fn new() -> Self {
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let base = format!("wt{}-{number}", std::process::id());
+        let base = run_name();
+        let (name, outside) = (format!("{base}h"), format!("{base}o"));
         let host = Self {
-            name: format!("{base}h"),
-            outside: format!("{base}o"),
+            owned: vec![name.clone(), outside.clone()],
+            name,
+            address: Self::ADDRESS,
+            outside,
         };
         let (h, o) = (&host.name, &host.outside);
         ip(&["netns", "add", h]);
@@ -74,6 +80,22 @@ impl Host {
             &Self::OUTSIDE.to_string(),
         ]);
         host
+    }
+
+    /// A host whose namespace stands already and goes with this value; the other machine stays.
+    pub(crate) fn on_switch(name: String, address: Ipv4Addr, outside: String) -> Self {
+        Self {
+            owned: vec![name.clone()],
+            name,
+            address,
+            outside,
+        }
+    }
+
+    /// Address of this host.
+    #[must_use]
+    pub const fn address(&self) -> Ipv4Addr {
+        self.address
     }
 
     /// Name of the host's namespace.
@@ -119,7 +141,8 @@ impl Host {
     /// In words, when nobody answers.
     pub fn http_get_from_outside(&self, port: u16, path: &str) -> Result<String, String> {
         let path = path.to_owned();
-        self.run_outside(move || http_get(Self::ADDRESS, port, &path))
+        let address = self.address;
+        self.run_outside(move || http_get(address, port, &path))
     }
 
     /// Sends one datagram from the host and returns the answer.
@@ -140,7 +163,7 @@ impl Default for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for name in [&self.name, &self.outside] {
+        for name in &self.owned {
             let _ = Command::new("ip").args(["netns", "del", name]).output();
         }
     }
@@ -192,11 +215,20 @@ fn namespace(name: &str) -> File {
     File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-fn run_in<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let file = namespace(name);
+/// A name that only this process gives out, and only once.
+pub(crate) fn run_name() -> String {
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("wt{}-{number}", std::process::id())
+}
+
+/// Runs `work` on a thread of its own inside this namespace.
+pub(crate) fn run_in<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let name = name.to_owned();
     let thread = std::thread::spawn(move || {
-        nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
-            .unwrap_or_else(|e| panic!("setns: {e}"));
+        enter(&name);
         work()
     });
     thread
@@ -204,7 +236,8 @@ fn run_in<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stat
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn command_in(name: &str, program: &str) -> Command {
+/// A program that will run inside this namespace.
+pub(crate) fn command_in(name: &str, program: &str) -> Command {
     let file = namespace(name);
     let mut command = Command::new(program);
     // SAFETY: setns is async-signal-safe, and the descriptor lives in the closure.
@@ -220,7 +253,15 @@ fn command_in(name: &str, program: &str) -> Command {
     command
 }
 
-fn ip(args: &[&str]) {
+/// Moves the calling thread into a namespace; threads that it starts are born there.
+pub(crate) fn enter(name: &str) {
+    let file = namespace(name);
+    nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
+        .unwrap_or_else(|e| panic!("setns {name}: {e}"));
+}
+
+/// Runs the `ip` program.
+pub(crate) fn ip(args: &[&str]) {
     let out = Command::new("ip")
         .args(args)
         .output()

@@ -4,17 +4,25 @@
 //! Everything made here carries a name with the process id of the test, and goes when its owner is
 //! dropped.
 
+pub mod drills;
 pub mod faults;
 pub mod host;
 pub mod images;
+pub mod lab;
 pub mod leaks;
+pub mod managers;
 pub mod node;
+pub mod processes;
 pub mod rng;
+pub mod traffic;
 pub mod wait;
 
 pub use host::Host;
+pub use lab::{Cut, Lab};
+pub use managers::Managers;
 pub use node::{CliOutput, Node};
 pub use rng::Rng;
+pub use traffic::{Load, Traffic};
 pub use wait::{eventually, eventually_within};
 
 /// Says loudly that a test cannot run here, and why. A test that calls it counts as not passed.

@@ -89,10 +89,19 @@ impl Node {
     /// When the host cannot be made.
     #[must_use]
     pub fn new() -> Self {
+        Self::on(Host::new())
+    }
+
+    /// Directories on this host, nothing started.
+    ///
+    /// # Panics
+    /// When the directory cannot be made.
+    #[must_use]
+    pub fn on(host: Host) -> Self {
         let directory = tempfile::Builder::new().prefix("warren-test-").tempdir();
         let directory = directory.unwrap_or_else(|e| panic!("temporary directory: {e}"));
         Self {
-            host: Host::new(),
+            host,
             directory,
             daemon: None,
             starts: 0,
@@ -184,34 +193,15 @@ impl Node {
     /// # Panics
     /// When it does not answer in time.
     pub fn start_with(&mut self, environment: &[(&str, &str)]) {
-        assert!(self.daemon.is_none(), "the node runs already");
-        self.starts += 1;
-        let log = self.log_file();
-        let file = File::create(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
-        let copy = file
-            .try_clone()
-            .unwrap_or_else(|e| panic!("{}: {e}", log.display()));
         let fresh = !self.data_dir().exists();
         let words: &[&str] = if fresh {
             &["cluster", "init", "--node-id", "n1"]
         } else {
             &["node", "run"]
         };
-        let mut command = self.command();
-        command
-            .args(words)
-            .envs(environment.iter().copied())
-            .stdout(file)
-            .stderr(copy);
-        self.daemon = Some(command.spawn().unwrap_or_else(|e| panic!("daemon: {e}")));
+        self.spawn(words, environment);
         eventually_within(START_LIMIT, "the node answers and is ready", || {
-            if let Some(status) = self
-                .daemon
-                .as_mut()
-                .and_then(|d| d.try_wait().ok().flatten())
-            {
-                panic!("the daemon ended with {status}:\n{}", self.log_tail());
-            }
+            self.must_run();
             let nodes = self.try_cli(&["node", "list", "-o", "json"]);
             if nodes.code == 0 && nodes.stdout.contains("\"ready\"") {
                 return Ok(());
@@ -223,6 +213,52 @@ impl Node {
                 self.log_tail()
             ))
         });
+    }
+
+    /// Starts the daemon with this command and waits for nothing.
+    ///
+    /// # Panics
+    /// When it runs already or cannot be started.
+    pub fn spawn(&mut self, words: &[&str], environment: &[(&str, &str)]) {
+        assert!(self.daemon.is_none(), "the node runs already");
+        self.starts += 1;
+        let log = self.log_file();
+        let file = File::create(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
+        let copy = file
+            .try_clone()
+            .unwrap_or_else(|e| panic!("{}: {e}", log.display()));
+        let mut command = self.command();
+        command
+            .args(words)
+            .envs(environment.iter().copied())
+            .stdout(file)
+            .stderr(copy);
+        self.daemon = Some(command.spawn().unwrap_or_else(|e| panic!("daemon: {e}")));
+    }
+
+    /// Looks whether the daemon has ended by itself; its exit status then.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = self.daemon.as_mut()?.try_wait().ok().flatten()?;
+        self.daemon = None;
+        Some(status.code().unwrap_or(-1))
+    }
+
+    /// # Panics
+    /// When the daemon has ended; the message holds the end of its log.
+    pub fn must_run(&mut self) {
+        if let Some(status) = self.ended() {
+            panic!("the daemon ended with {status}:\n{}", self.log_tail());
+        }
+    }
+
+    /// Sends the daemon a signal.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = self.pid().unwrap_or_else(|| panic!("no daemon to signal"));
+        let sent = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal);
+        sent.unwrap_or_else(|e| panic!("{signal} to {pid}: {e}"));
     }
 
     /// Process id of the daemon.

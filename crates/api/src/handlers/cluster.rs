@@ -7,7 +7,7 @@ use crate::control::{ApiResult, CertificateRequest, EventQuery, NodeChange};
 use crate::error::ApiError;
 use warren_proto::convert::{availability_from_text, event_to_api, node_to_api, timestamp_to_api};
 use warren_proto::v1;
-use warren_types::validate::validate_labels;
+use warren_types::validate::{validate_address, validate_labels};
 use warren_types::{Duration, EventKind, NodeId, NodeRole, Revision, Role, limits};
 
 /// Longest life of a join token, in seconds: 30 days.
@@ -165,12 +165,21 @@ impl Handlers {
         }
         let csr = String::from_utf8(request.csr)
             .map_err(|_| ApiError::field("csr", "is no PEM text", "send the request in PEM"))?;
+        // A node that is new has a name and no id yet; older clients send an id alone.
+        let node_id = if request.node_id.is_empty() && !request.node_name.is_empty() {
+            String::new()
+        } else {
+            target(&request.node_id, "")?.to_owned()
+        };
+        if !request.address.is_empty() {
+            validate_address("address", &request.address)?;
+        }
         let issued = self
             .control
             .request_certificate(
                 &caller,
                 CertificateRequest {
-                    node_id: target(&request.node_id, &request.node_name)?.to_owned(),
+                    node_id,
                     node_name: request.node_name,
                     token: request.token,
                     csr_pem: (!csr.is_empty()).then_some(csr),

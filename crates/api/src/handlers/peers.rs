@@ -88,8 +88,13 @@ impl Peer for Handlers {
         request: Request<peer::DataKeysRequest>,
     ) -> Result<Response<peer::DataKeysResponse>, Status> {
         let caller = super::caller_of(request.extensions())?;
-        let result = match (self.plane(), from(&request)) {
-            (Ok(plane), Ok(from)) => plane.data_keys(from).await,
+        let from = from(&request);
+        let offered = request.into_inner().offered;
+        let result = match (self.plane(), from) {
+            (Ok(plane), Ok(from)) => {
+                let offered = offered.into_iter().map(|k| (k.epoch, k.key)).collect();
+                plane.data_keys(from, offered).await
+            }
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
         // Nothing changes, but who was given the keys of all secrets is worth a record.

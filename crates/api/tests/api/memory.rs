@@ -37,12 +37,16 @@ pub struct Memory {
     pub calls: Mutex<Vec<(&'static str, Caller)>>,
     /// This many updates of services meet somebody else's change first.
     pub conflicts: AtomicU32,
-    /// When set, creating a service waits for it.
+    /// When set, creating and deleting a service wait for it.
     pub gate: Mutex<Option<Arc<Notify>>>,
     /// What was imported, and whether the archive ended well.
     pub imported: Mutex<Vec<Result<Vec<u8>, ApiError>>>,
     /// Notified when an import has ended either way.
     pub import_ended: Notify,
+    /// What a joiner gets; nothing: a refusal.
+    pub issued: Mutex<Option<IssuedCertificate>>,
+    /// What a node gets that renews.
+    pub renewed: Mutex<Option<v1::RenewCertificateResponse>>,
     /// Secrets as they arrived.
     pub plaintexts: Mutex<Vec<Vec<u8>>>,
 }
@@ -251,6 +255,10 @@ impl ControlPlane for Memory {
 
     async fn delete_service(&self, caller: &Caller, target: &str) -> ApiResult<()> {
         self.record("DeleteService", caller);
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.notified().await;
+        }
         let name = self.find(target)?.name().to_owned();
         self.services.lock().unwrap().remove(&name);
         Ok(())
@@ -560,10 +568,26 @@ impl ControlPlane for Memory {
         _request: CertificateRequest,
     ) -> ApiResult<IssuedCertificate> {
         self.record("RequestCertificate", caller);
+        if let Some(issued) = self.issued.lock().unwrap().clone() {
+            return Ok(issued);
+        }
         Err(ApiError::denied(
             "the join token is not valid",
             "ask an admin of the cluster for a new one",
         ))
+    }
+
+    async fn renew_certificate(
+        &self,
+        caller: &Caller,
+        _request: v1::RenewCertificateRequest,
+    ) -> ApiResult<v1::RenewCertificateResponse> {
+        self.record("RenewCertificate", caller);
+        let renewed = self.renewed.lock().unwrap().clone();
+        renewed.ok_or(ApiError::Unimplemented {
+            what: "RenewCertificate",
+            remedy: "of this test",
+        })
     }
 
     async fn stream_events(

@@ -58,6 +58,16 @@ impl Decoder for BytesCodec {
 
 /// Sends one message and gives the first answer, if the stream has one.
 pub async fn call(channel: &Channel, path: &str, body: Vec<u8>) -> Result<Option<Vec<u8>>, Status> {
+    call_with(channel, path, Request::new(()), body).await
+}
+
+/// The same, with the metadata of this request.
+pub async fn call_with(
+    channel: &Channel,
+    path: &str,
+    request: Request<()>,
+    body: Vec<u8>,
+) -> Result<Option<Vec<u8>>, Status> {
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready()
         .await
@@ -65,7 +75,7 @@ pub async fn call(channel: &Channel, path: &str, body: Vec<u8>) -> Result<Option
     let path: PathAndQuery = path.parse().unwrap();
     let input = tokio_stream::iter([body]);
     let answer = grpc
-        .streaming(Request::new(input), path, BytesCodec)
+        .streaming(request.map(|()| input), path, BytesCodec)
         .await?;
     let mut answers = answer.into_inner();
     match tokio::time::timeout(super::setup::PATIENCE, answers.message()).await {

@@ -37,15 +37,21 @@ impl Authority {
 
     pub fn certificate(&self, role: Role) -> (String, String) {
         let node = matches!(role, Role::Worker | Role::Manager);
+        let node = node.then_some(if role == Role::Worker {
+            NODE_A
+        } else {
+            NodeId::from_u128(0xc)
+        });
+        self.certificate_of(role, node, &format!("the-{}", role.name()))
+    }
+
+    /// A certificate of one node or person.
+    pub fn certificate_of(&self, role: Role, node: Option<NodeId>, name: &str) -> (String, String) {
         let identity = Identity {
             cluster: self.cluster,
             role,
-            node: node.then_some(if role == Role::Worker {
-                NODE_A
-            } else {
-                NodeId::from_u128(0xc)
-            }),
-            name: format!("the-{}", role.name()),
+            node,
+            name: name.to_owned(),
         };
         let (cert, key) = self
             .ca
@@ -62,10 +68,22 @@ impl Authority {
         }
     }
 
+    /// Trust in this CA, with the certificate of one node.
+    pub fn identity_of(&self, role: Role, node: NodeId) -> TlsIdentity {
+        TlsIdentity {
+            ca_pem: vec![self.ca.cert_pem().to_owned()],
+            own: Some(self.certificate_of(role, Some(node), &format!("n{:x}", node.as_u128()))),
+        }
+    }
+
     pub fn server_config(&self) -> rustls::ServerConfig {
         let (cert, key) = self.certificate(Role::Manager);
+        self.server_config_of(&cert, &key)
+    }
+
+    pub fn server_config_of(&self, cert: &str, key: &str) -> rustls::ServerConfig {
         let roots = [self.ca.cert_pem().to_owned()];
-        server_config(&roots, &cert, &key, ClientAuth::Optional).unwrap()
+        server_config(&roots, cert, key, ClientAuth::Optional).unwrap()
     }
 
     pub fn tls_settings(&self) -> TlsSettings {

@@ -67,3 +67,25 @@ pub(super) async fn stop(
         containers_left: u32::try_from(running).unwrap_or(u32::MAX),
     })
 }
+
+/// The quorum is lost for good, says the operator: the daemon stops this manager, makes it the only one, and starts it
+/// again.
+pub(super) async fn recover(
+    control: &Control,
+    request: &v1::RecoverClusterRequest,
+) -> ApiResult<v1::RecoverClusterResponse> {
+    if control.raft.contact().in_quorum && !request.force {
+        return Err(ApiError::precondition(
+            "the quorum is there: going on alone would lose what the other managers have",
+            "nothing needs to be recovered; if you are sure, use --force",
+        ));
+    }
+    let status = control.raft.status();
+    let answer = v1::RecoverClusterResponse {
+        revision: control.state().revision().0,
+        applied_index: status.applied_index.unwrap_or(0),
+    };
+    let told = control.events.send(ManagerEvent::Recover).await;
+    told.map_err(|_| ApiError::unavailable("the daemon is stopping", "start it again first"))?;
+    Ok(answer)
+}

@@ -1,6 +1,7 @@
 //! The API's calls on this manager (methods MM-13…MM-42 and more of the check-list). Each is short:
 //! look up, make one command, propose it, show the result.
 
+mod backup;
 mod changes;
 mod cluster;
 mod containers;
@@ -40,6 +41,7 @@ use warren_proto::convert::{ContainerView, NodeView, ServiceView};
 use warren_proto::session::{ManagerMessage, WorkerMessage};
 use warren_proto::v1;
 use warren_raft::RaftHandle;
+use warren_security::DataKey;
 use warren_state::{Actor, Applied, ClusterState, Command, Op};
 use warren_types::{Duration, Event, NodeId, NodeRole, Role, ServiceSpec, Timestamp};
 
@@ -75,6 +77,22 @@ impl Control {
     /// A consistent view of the state.
     fn state(&self) -> Arc<ClusterState> {
         self.raft.state()
+    }
+
+    /// Keeps data keys that are not here yet: on disk first, for a key that seals must never be lost.
+    pub(crate) fn keep_keys(&self, keys: Vec<(u32, Vec<u8>)>) -> Result<(), crate::InitError> {
+        let missing: Vec<(u32, Vec<u8>)> = keys
+            .into_iter()
+            .filter(|(epoch, _)| !self.secrets.has(*epoch))
+            .collect();
+        self.keys.keep(&missing)?;
+        for (epoch, key) in missing {
+            // Its length was checked when it was kept.
+            if let Ok(bytes) = key.try_into() {
+                self.secrets.add(DataKey::new(epoch, bytes));
+            }
+        }
+        Ok(())
     }
 
     /// The dispatcher, or why there is none.
@@ -335,6 +353,23 @@ impl ControlPlane for Control {
         caller: &Caller,
     ) -> ApiResult<v1::RotateCertificateAuthorityResponse> {
         rotation::authority(self, caller).await
+    }
+    async fn rotate_data_key(&self, caller: &Caller) -> ApiResult<v1::RotateDataKeyResponse> {
+        rotation::data_key(self, caller).await
+    }
+    async fn backup_cluster(
+        &self,
+        _: &Caller,
+        request: v1::BackupClusterRequest,
+    ) -> ApiResult<ApiStream<v1::BackupChunk>> {
+        backup::stream(self, request)
+    }
+    async fn recover_cluster(
+        &self,
+        _: &Caller,
+        request: v1::RecoverClusterRequest,
+    ) -> ApiResult<v1::RecoverClusterResponse> {
+        cluster::recover(self, &request).await
     }
     async fn stream_events(&self, _: &Caller, query: EventQuery) -> ApiResult<ApiStream<Event>> {
         changes::events(self, query)

@@ -6,7 +6,7 @@
 //!
 //! **Data key**: it is on a quorum's disks before anything is sealed with it, and every secret is sealed again with it.
 
-use super::{Control, info};
+use super::{Control, failure, info};
 use crate::authority;
 use crate::edge;
 use crate::secrets::SecretBox;
@@ -16,7 +16,7 @@ use warren_raft::RaftHandle;
 use warren_security::CertificateAuthority;
 use warren_security::ca::CA_VALIDITY;
 use warren_state::{Actor, ClusterState, Command, Op};
-use warren_types::{ClusterSettings, Secret};
+use warren_types::{ClusterSettings, KeyEpoch, Secret};
 
 /// Secrets sealed again in one command.
 const RESEAL_BATCH: usize = 100;
@@ -45,6 +45,7 @@ pub(super) async fn authority(
     after.ca.cross_pem = old
         .vouch_for(&new, now)
         .map_err(|e| internal(e.to_string()))?;
+    after.ca.rotation_started = Some(now);
     after.ca.roots_pem.push(new.cert_pem().to_owned());
     after.ca.key = control
         .secrets
@@ -72,11 +73,79 @@ pub(crate) fn finish(state: &ClusterState, secrets: &SecretBox) -> Option<Op> {
     let mut after = ClusterSettings::clone(before);
     after.ca.roots_pem = vec![before.ca.roots_pem.last()?.clone()];
     after.ca.cross_pem = String::new();
+    after.ca.rotation_started = None;
     after.ca.key = secrets.seal_ca_key(before.id.0, 1, &key).ok()?;
     Some(Op::SettingsUpdate {
         expect: Some(before.version),
         settings: Box::new(after),
     })
+}
+
+pub(super) async fn data_key(
+    control: &Control,
+    caller: &Caller,
+) -> ApiResult<v1::RotateDataKeyResponse> {
+    let state = control.state();
+    let before = info::settings(&state)?;
+    let epoch = before.key_epochs.last().map_or(0, |e| e.number) + 1;
+    let kept = [(epoch, edge::random::<32>().to_vec())];
+    // Only what the settings name seals: until then this is a key that nobody uses.
+    let mut after = before.clone();
+    after.key_epochs.push(KeyEpoch {
+        number: epoch,
+        created_at: edge::now(),
+    });
+    let needed = control.raft.status().voters.len() / 2 + 1;
+    let spread = spread(control, &kept).await?;
+    if spread + 1 < needed {
+        return Err(ApiError::unavailable(
+            format!(
+                "the new key reached {} of the {needed} managers that must have it",
+                spread + 1
+            ),
+            "bring managers back, then try again; the present key stays in use",
+        ));
+    }
+    super::settings::replace(control, caller, before, after).await?;
+    let secrets_resealed = reseal(control).await?;
+    Ok(v1::RotateDataKeyResponse {
+        epoch,
+        secrets_resealed,
+    })
+}
+
+/// Seals again what an older key sealed. Interrupted, it is gone on with by the next leader.
+async fn reseal(control: &Control) -> ApiResult<u32> {
+    let mut sealed = 0;
+    loop {
+        let state = control.state();
+        let ops = resealing(&state, &control.secrets);
+        if ops.is_empty() {
+            return Ok(sealed);
+        }
+        sealed += u32::try_from(ops.len()).unwrap_or(u32::MAX);
+        let command = Command::new(Actor::System, edge::now(), ops);
+        match control.raft.propose(&command).await {
+            Ok(_) => {}
+            // A secret changed meanwhile: it was sealed with the new key then.
+            Err(warren_raft::ProposeError::Rejected(_)) => {}
+            Err(other) => return Err(failure::proposal(other)),
+        }
+    }
+}
+
+/// Puts a key on the disks of this and the other voters; how many of the others have it.
+async fn spread(control: &Control, kept: &[(u32, Vec<u8>)]) -> ApiResult<usize> {
+    let own = control.keep_keys(kept.to_vec());
+    own.map_err(|e| ApiError::internal(e.to_string()))?;
+    let (voters, _) = control.raft.members();
+    let others = voters.iter().filter(|(id, _)| **id != control.local.node);
+    let offers = others.map(|(id, member)| {
+        let peer = control.peers.client(*id, &member.address);
+        async move { peer.data_keys(kept).await.is_ok() }
+    });
+    let kept = futures::future::join_all(offers).await;
+    Ok(kept.into_iter().filter(|kept| *kept).count())
 }
 
 /// The next secrets, and the CA's key, that an older data key sealed.

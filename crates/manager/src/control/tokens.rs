@@ -18,7 +18,7 @@ use warren_security::{
 use warren_state::{Actor, ClusterState, Command, NodePatch, Op};
 use warren_types::{
     Availability, ClusterSettings, Duration, JoinToken, Liveness, Node, NodeId, NodeResources,
-    NodeRole, Platform, Revision, Role, Timestamp, TokenId,
+    NodeRole, Platform, Revision, Role, Timestamp, TokenId, TokenState,
 };
 
 pub(super) async fn generate(
@@ -69,11 +69,11 @@ pub(super) fn list(state: &ClusterState) -> v1::ListJoinTokensResponse {
         created_at: Some(timestamp_to_api(token.created_at)),
         expires_at: Some(timestamp_to_api(token.expires_at)),
         uses_left: token.uses_left,
-        state: match token {
-            t if t.revoked => "revoked",
-            t if t.expires_at <= now => "expired",
-            t if t.uses_left == Some(0) => "used up",
-            _ => "active",
+        state: match token.state(now) {
+            TokenState::Valid => "active",
+            TokenState::Revoked => "revoked",
+            TokenState::Expired => "expired",
+            TokenState::UsedUp => "used up",
         }
         .to_owned(),
     };

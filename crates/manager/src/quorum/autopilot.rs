@@ -23,6 +23,8 @@ pub(crate) const LAG_MAX: u64 = 200;
 const LOOK: Duration = Duration::from_millis(200);
 /// Time between two looks at managers without a session.
 const WATCH: Duration = Duration::from_secs(2);
+/// How long the record of an expired token is kept, so that its refusal can say why.
+const TOKEN_KEPT: warren_types::Duration = warren_types::Duration::from_secs(3_600);
 /// How long giving the office away may take.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -178,7 +180,7 @@ fn liveness(state: &ClusterState, status: &RaftStatus, own: NodeId) -> Vec<Op> {
 fn over(state: &ClusterState, now: Timestamp) -> Vec<Op> {
     state
         .tokens()
-        .filter(|t| t.expires_at < now || t.uses_left == Some(0))
+        .filter(|t| now.since(t.expires_at) > TOKEN_KEPT)
         .map(|t| Op::TokenDelete { id: t.id })
         .collect()
 }

@@ -3,7 +3,6 @@
 //! more.
 
 use crate::control::Control;
-use crate::keys::KeyStore;
 use crate::manager::ManagerEvent;
 use crate::quorum::peers::Peers;
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use warren_client::{Client, ClientError, ErrorKind, Target};
 use warren_proto::v1;
-use warren_security::DataKey;
 use warren_types::NodeId;
 
 /// First wait after a failed try; doubles.
@@ -24,7 +22,6 @@ const LOOK: Duration = Duration::from_secs(10);
 pub(crate) struct Keeper {
     pub(crate) control: Arc<Control>,
     pub(crate) peers: Arc<Peers>,
-    pub(crate) keys: Arc<KeyStore>,
     /// Managers to ask while the state names none.
     pub(crate) managers: Vec<String>,
     pub(crate) events: mpsc::Sender<ManagerEvent>,
@@ -202,7 +199,7 @@ impl Keeper {
             remedy: "bring another manager back".to_owned(),
         };
         for (node, address) in others {
-            match self.peers.client(node, &address).data_keys().await {
+            match self.peers.client(node, &address).data_keys(&[]).await {
                 Ok(keys) => {
                     let keys = keys.into_iter().map(|(epoch, key)| (epoch, key.to_vec()));
                     return self.keep(keys);
@@ -214,21 +211,12 @@ impl Keeper {
     }
 
     fn keep(&self, keys: impl Iterator<Item = (u32, Vec<u8>)>) -> Result<(), ClientError> {
-        let missing: Vec<(u32, Vec<u8>)> = keys
-            .filter(|(epoch, _)| !self.control.secrets.has(*epoch))
-            .collect();
-        // On disk first: a key that seals must never be lost.
-        self.keys.keep(&missing).map_err(|error| ClientError {
-            kind: ErrorKind::Local,
-            message: error.to_string(),
-            remedy: String::new(),
-        })?;
-        for (epoch, key) in missing {
-            // Its length was checked when it was kept.
-            if let Ok(bytes) = key.try_into() {
-                self.control.secrets.add(DataKey::new(epoch, bytes));
-            }
-        }
-        Ok(())
+        self.control
+            .keep_keys(keys.collect())
+            .map_err(|error| ClientError {
+                kind: ErrorKind::Local,
+                message: error.to_string(),
+                remedy: String::new(),
+            })
     }
 }

@@ -117,13 +117,21 @@ impl PeerPlane for Plane {
         })
     }
 
-    async fn data_keys(&self, from: NodeId) -> ApiResult<Vec<(u32, Vec<u8>)>> {
+    async fn data_keys(
+        &self,
+        from: NodeId,
+        offered: Vec<(u32, Vec<u8>)>,
+    ) -> ApiResult<Vec<(u32, Vec<u8>)>> {
         let state = self.control.raft.state();
         if !state.node(from).is_some_and(|node| node.role.is_manager()) {
             return Err(ApiError::denied(
                 format!("node {from} is no manager of this cluster"),
                 "promote it first",
             ));
+        }
+        if !offered.is_empty() {
+            let kept = self.control.keep_keys(offered);
+            kept.map_err(|e| ApiError::internal(e.to_string()))?;
         }
         let keys = self.control.secrets.export();
         Ok(keys
