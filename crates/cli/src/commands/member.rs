@@ -101,6 +101,13 @@ pub(crate) async fn demote(name: &str, wait: &WaitArgs, api: &dyn Api, io: &mut 
     }
 }
 
+/// The node is neither listed as a manager nor counted as one: the list follows the records, and the quorum follows
+/// the list a moment later.
+fn gone(cluster: &ClusterView, node: &NodeView) -> bool {
+    let voters = cluster.members.iter().filter(|m| m.suffrage == "Voter");
+    member(cluster, node).is_none() && voters.count() == cluster.voters as usize
+}
+
 /// Whether the node is no manager any more, and the cluster without it where that can be seen.
 #[allow(
     clippy::option_option,
@@ -108,7 +115,7 @@ pub(crate) async fn demote(name: &str, wait: &WaitArgs, api: &dyn Api, io: &mut 
 )]
 async fn demoted(node: &NodeView, api: &dyn Api) -> Result<Option<Option<ClusterView>>> {
     let error = match api.cluster().await {
-        Ok(cluster) if member(&cluster, node).is_none() => return Ok(Some(Some(cluster))),
+        Ok(cluster) if gone(&cluster, node) => return Ok(Some(Some(cluster))),
         Ok(_) => return Ok(None),
         Err(error) => error,
     };
