@@ -57,6 +57,11 @@ pub enum RaftError {
         "no quorum of managers answered in time; bring managers back, or see `warren cluster recover`; the change may still take effect"
     )]
     NoQuorum,
+    /// This node's log was damaged and has not been fetched anew as a whole: the cluster cannot go on from it.
+    #[error(
+        "what this manager holds is incomplete: its files were damaged and it was still fetching them anew; recover on another manager, or restore a backup (`warren cluster restore`)"
+    )]
+    Incomplete,
     /// This node's log was damaged and is being fetched anew; it cannot take part in elections yet.
     #[error(
         "this manager is fetching its log anew after damage and does not vote yet; it joins in by itself"

@@ -208,9 +208,14 @@ impl RaftNetworkV2<Types> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let seal = self
+            .snapshots
+            .seal(&snapshot.snapshot)
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         let header = SnapshotHeader {
             vote,
             meta: snapshot.meta,
+            seal,
         };
         let body = self
             .snapshots

@@ -77,6 +77,9 @@ pub fn recover<E: Error + 'static>(
         )
         .into());
     }
+    if home.record().healing {
+        return Err(RaftError::Incomplete.into());
+    }
     let found = load(&home, config)?;
     let state = edit(found.state).map_err(RecoverError::Edit)?;
     let term = found

@@ -55,7 +55,9 @@ impl RaftHandle {
             }
             RpcKind::Transfer => {
                 let transfer = Transfer::decode(request).map_err(bad)?;
-                self.trust(transfer.from.leader_id.term)?;
+                if self.inner.pulse.is_healing() {
+                    return Err(RaftError::Healing);
+                }
                 let request = TransferLeaderRequest::new(transfer.from, transfer.to, transfer.last);
                 let answer = engine.handle_transfer_leader(request).await;
                 let answer = answer.map_err(|_| self.stopped())?;
@@ -200,10 +202,16 @@ impl SnapshotSink {
         let Some(writer) = self.writer.take() else {
             return Err(RaftError::BadMessage("snapshot"));
         };
+        if writer.total() < self.header.seal.total {
+            // The stream ended early: gone on with later.
+            self.writer = Some(writer);
+            return Err(RaftError::BadMessage("snapshot"));
+        }
+        let seal = self.header.seal;
         let info = match self.handle.inner.io {
-            IoMode::Task => writer.finish()?,
+            IoMode::Task => writer.finish_as(seal)?,
             // Syncing much takes long; heartbeats are to go on meanwhile.
-            IoMode::Thread => tokio::task::spawn_blocking(move || writer.finish())
+            IoMode::Thread => tokio::task::spawn_blocking(move || writer.finish_as(seal))
                 .await
                 .map_err(|_| self.handle.stopped())??,
         };

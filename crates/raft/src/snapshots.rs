@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use warren_state::ClusterState;
 use warren_storage::{
-    SNAPSHOTS_KEPT, SnapshotInfo, SnapshotReader, SnapshotStore, SnapshotWriter, StorageError,
+    SNAPSHOTS_KEPT, SnapshotInfo, SnapshotReader, SnapshotSeal, SnapshotStore, SnapshotWriter,
+    StorageError,
 };
 
 /// Time until a snapshot that failed is tried again.
@@ -262,6 +263,10 @@ impl Snapshots {
             .sort_by_key(|stored| std::cmp::Reverse(stored.info.index));
         inner.kept.truncate(SNAPSHOTS_KEPT);
         inner.error = None;
+    }
+
+    pub(crate) fn seal(&self, stored: &Stored) -> Result<SnapshotSeal, StorageError> {
+        self.store.seal(&stored.info)
     }
 
     pub(crate) fn read(&self, stored: &Stored) -> Result<SnapshotReader, StorageError> {

@@ -10,6 +10,7 @@ use openraft::raft::{
 };
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
+use warren_storage::SnapshotSeal;
 use warren_types::NodeId;
 
 /// Bytes that are not the message they should be.
@@ -479,6 +480,8 @@ impl Wire for VoteResponse<Types> {
 pub(crate) struct SnapshotHeader {
     pub(crate) vote: Vote,
     pub(crate) meta: SnapshotMeta,
+    /// What the bytes add up to.
+    pub(crate) seal: SnapshotSeal,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -487,6 +490,10 @@ pub(crate) struct SnapshotHeaderMessage {
     vote: Option<VoteMessage>,
     #[prost(message, optional, tag = "2")]
     meta: Option<SnapshotMetaMessage>,
+    #[prost(uint64, tag = "3")]
+    total: u64,
+    #[prost(fixed32, tag = "4")]
+    sum: u32,
 }
 
 impl Wire for SnapshotHeader {
@@ -496,6 +503,8 @@ impl Wire for SnapshotHeader {
         SnapshotHeaderMessage {
             vote: Some(self.vote.to_message()),
             meta: Some(self.meta.to_message()),
+            total: self.seal.total,
+            sum: self.seal.sum,
         }
     }
 
@@ -503,6 +512,10 @@ impl Wire for SnapshotHeader {
         Ok(Self {
             vote: required(message.vote)?,
             meta: required(message.meta)?,
+            seal: SnapshotSeal {
+                total: message.total,
+                sum: message.sum,
+            },
         })
     }
 }

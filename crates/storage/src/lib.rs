@@ -50,7 +50,9 @@ pub use log::{Log, LogOptions, LogRecovery, MAX_ENTRY_BYTES, Purged, TornTail};
 pub use real::RealDisk;
 #[cfg(any(test, feature = "testing"))]
 pub use rng::Rng;
-pub use snapshot::{SNAPSHOTS_KEPT, SnapshotInfo, SnapshotReader, SnapshotStore, SnapshotWriter};
+pub use snapshot::{
+    SNAPSHOTS_KEPT, SnapshotInfo, SnapshotReader, SnapshotSeal, SnapshotStore, SnapshotWriter,
+};
 
 /// Bugs that tests switch on to prove that they would be found. Never set outside tests.
 #[cfg(any(test, feature = "testing"))]

@@ -38,6 +38,15 @@ pub struct SnapshotInfo {
     path: String,
 }
 
+/// What a snapshot's content adds up to: equal for equal content, whoever has written it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotSeal {
+    /// Length of the content, in bytes.
+    pub total: u64,
+    /// Checksum over the checksums of its chunks.
+    pub sum: u32,
+}
+
 /// The snapshots of one directory.
 #[derive(Debug, Clone)]
 pub struct SnapshotStore {
@@ -153,6 +162,22 @@ impl SnapshotStore {
             total: 0,
             sums: crc32fast::Hasher::new(),
             done: false,
+        })
+    }
+
+    /// The seal of a snapshot, read from its end.
+    pub fn seal(&self, info: &SnapshotInfo) -> Result<SnapshotSeal> {
+        let file = self.disk.open(&info.path, OpenMode::Read)?;
+        let at = file
+            .len()?
+            .checked_sub(FOOTER_BYTES as u64)
+            .ok_or_else(|| corrupt(&*file, 0, "the snapshot is cut short"))?;
+        let mut footer = [0; FOOTER_BYTES];
+        file.read_at(at, &mut footer)?;
+        let mut cursor = Cursor(&footer);
+        Ok(SnapshotSeal {
+            total: cursor.u64().unwrap_or(0),
+            sum: cursor.u32().unwrap_or(0),
         })
     }
 
@@ -281,12 +306,36 @@ impl SnapshotWriter {
         Ok(())
     }
 
+    /// Like [`SnapshotWriter::finish`], for content that came from elsewhere: it must be what was sent.
+    pub fn finish_as(mut self, seal: SnapshotSeal) -> Result<SnapshotInfo> {
+        self.end()?;
+        let sum = self.sums.clone().finalize();
+        if (self.total, sum) != (seal.total, seal.sum) {
+            return Err(StorageError::Corrupt {
+                file: self.file.name().to_owned(),
+                offset: self.total,
+                what: "what has come is not the snapshot that was sent".to_owned(),
+                remedy: "it is sent again by itself",
+            });
+        }
+        self.publish()
+    }
+
     /// Makes the snapshot durable and visible, and removes those that are no longer kept.
     pub fn finish(mut self) -> Result<SnapshotInfo> {
+        self.end()?;
+        self.publish()
+    }
+
+    /// Writes what waits, and the empty chunk behind the last.
+    fn end(&mut self) -> Result<()> {
         if !self.chunk.is_empty() {
             self.put_chunk()?;
         }
-        self.put_chunk()?;
+        self.put_chunk()
+    }
+
+    fn publish(mut self) -> Result<SnapshotInfo> {
         let mut footer = Vec::new();
         footer.extend_from_slice(&self.total.to_le_bytes());
         footer.extend_from_slice(&self.sums.clone().finalize().to_le_bytes());

@@ -23,6 +23,8 @@ pub(super) struct Weather {
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     /// A snapshot breaks off after so many bytes, once.
     pub(super) break_snapshot: Option<u64>,
+    /// So many snapshots arrive with a bit changed, or (every other) cut short.
+    pub(super) spoil_snapshots: u64,
     /// Bytes of snapshots carried.
     pub(super) snapshot_bytes: u64,
     /// Messages by kind.
@@ -128,12 +130,23 @@ impl Transport for Net {
         body.resume_from(sink.received())
             .map_err(|error| refused(error.to_string()))?;
         let mut piece = vec![0; 1000];
+        let spoil = {
+            let mut weather = self.weather.lock().unwrap();
+            let before = weather.spoil_snapshots;
+            weather.spoil_snapshots = before.saturating_sub(1);
+            before
+        };
         loop {
             self.travel(self.id, to).await;
             let len = body
                 .read(&mut piece)
                 .map_err(|error| refused(error.to_string()))?;
             if len == 0 {
+                break;
+            }
+            if spoil % 2 == 1 {
+                piece[len / 2] ^= 1;
+            } else if spoil > 0 {
                 break;
             }
             sink.add(&piece[..len])
@@ -175,6 +188,7 @@ impl Cluster {
                     delay: (0, 0),
                     cut: BTreeSet::new(),
                     break_snapshot: None,
+                    spoil_snapshots: 0,
                     snapshot_bytes: 0,
                     calls: BTreeMap::new(),
                 })),

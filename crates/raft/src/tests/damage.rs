@@ -3,7 +3,8 @@
 use super::cluster::Cluster;
 use super::{LIMIT, config, create, fresh, holds, members, node, wait_for};
 use crate::transport::NoPeers;
-use crate::{IoMode, RaftConfig, RaftError, RaftHandle};
+use crate::{IoMode, RaftConfig, RaftError, RaftHandle, RecoverError, recover};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use warren_storage::{Disk, FaultyDisk};
@@ -183,6 +184,16 @@ async fn a_manager_that_forgot_its_log_helps_nobody_to_lead_without_it() {
     // A restart changes nothing.
     drop(two);
     cluster.kill(2).await;
+    let disk: Arc<dyn Disk> = Arc::new(cluster.disk(2));
+    let mut alone = cluster.config.clone();
+    alone.id = node(2);
+    let refused = recover(&disk, &alone, members(&[2])[&node(2)].clone(), |state| {
+        Ok::<_, Infallible>(state)
+    });
+    assert!(matches!(
+        refused,
+        Err(RecoverError::Raft(RaftError::Incomplete))
+    ));
     let two = cluster.start(2).await;
     assert!(two.status().healing);
     cluster.heal();
@@ -284,6 +295,24 @@ async fn a_snapshot_is_gone_on_with_and_stalls_nobody() {
         carried < size * 3 / 2,
         "{carried} bytes carried, {size} in the snapshot"
     );
+    cluster.settle().await;
+    cluster.stop().await;
+}
+
+/// What arrives changed or cut short is never taken for a snapshot.
+#[tokio::test]
+async fn a_changed_snapshot_is_not_taken() {
+    let mut cluster = Cluster::new(7);
+    cluster.config.snapshot_entries = 10;
+    let one = cluster.form(&[1]).await;
+    for number in 0..40 {
+        one.propose(&create(number, 100)).await.unwrap();
+    }
+    wait_for("a purged log", || one.status().purged_index.is_some()).await;
+    cluster.start(2).await;
+    cluster.weather(|weather| weather.spoil_snapshots = 4);
+    cluster.join(&one, 2).await;
+    assert_eq!(cluster.weather(|weather| weather.spoil_snapshots), 0);
     cluster.settle().await;
     cluster.stop().await;
 }
