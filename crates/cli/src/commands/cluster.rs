@@ -23,7 +23,10 @@ pub(crate) async fn info(args: OutputArgs, api: &dyn Api, io: &mut Io) -> Result
     let cluster = api.cluster().await?;
     let stale = api.stale();
     if let Some(stale) = &stale {
-        io.say(&stale_text(stale, &cluster.answered_by))?;
+        io.say(&format!(
+            "warning: {}",
+            stale_text(stale, &cluster.answered_by)
+        ))?;
     }
     let now = (io.now)();
     let wide = args.output == Format::Wide;

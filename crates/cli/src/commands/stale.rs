@@ -17,7 +17,7 @@ pub(crate) fn stale_text(stale: &StaleView, manager: &str) -> String {
         None => "since it was started".to_owned(),
     };
     format!(
-        "warning: this may be old: {who} has had no quorum {since}, and changes are refused there; \
+        "this may be old: {who} has had no quorum {since}, and changes are refused there; \
          ask another with --manager HOST:PORT, or see `warren cluster health`"
     )
 }
@@ -28,5 +28,5 @@ pub(crate) async fn warn(api: &dyn Api, io: &mut Io) -> Result<()> {
         return Ok(());
     };
     let manager = api.status().await.map(|s| s.node).unwrap_or_default();
-    io.say(&stale_text(&stale, &manager))
+    io.say(&format!("warning: {}", stale_text(&stale, &manager)))
 }
