@@ -15,6 +15,7 @@ mod forward;
 mod forwarded;
 mod guard;
 mod handlers;
+pub mod metrics_http;
 mod peers;
 pub mod quorum;
 pub mod server;
@@ -27,6 +28,7 @@ pub use control::{
     LogQuery, NewCertificate, NewVolume, NodeChange, SecretView, VolumeView,
 };
 pub use error::ApiError;
+pub use metrics_http::{Telemetry, serve_metrics};
 pub use quorum::{Freshness, PeerPlane, Planes, Route, Router, Stamp, Standing};
 pub use server::{ApiConfig, BindError, Limits, ServeError, Server, TlsSettings};
 

@@ -7,6 +7,7 @@ mod joining;
 mod managers;
 mod matrix;
 mod memory;
+mod metrics;
 mod peers;
 mod raw;
 mod setup;
