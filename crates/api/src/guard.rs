@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue};
 use tonic::codegen::{Service, http};
-use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use warren_proto::authz::{self, Place, Rule};
@@ -280,17 +279,10 @@ fn unknown_call(path: &str) -> Status {
 }
 
 fn removed(caller: &Caller) -> Status {
-    let mut status = Status::new(
-        Code::PermissionDenied,
-        format!(
-            "node {} was removed from the cluster: run `warren node reset` on it, then join again with a new token",
-            caller.name
-        ),
-    );
-    status
-        .metadata_mut()
-        .insert(headers::REMOVED, MetadataValue::from_static(headers::YES));
-    status
+    ApiError::Removed {
+        what: format!("node {} was removed from the cluster", caller.name),
+    }
+    .into()
 }
 
 fn not_listed(caller: &Caller) -> Status {

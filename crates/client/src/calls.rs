@@ -85,8 +85,6 @@ macro_rules! raw_calls {
 }
 
 raw_calls! {
-    /// Replaces the spec of a service, or some of its fields.
-    update_service(UpdateServiceRequest) -> UpdateServiceResponse, Never, CALL_LIMIT;
     /// Rolls out another image.
     update_service_image(UpdateServiceImageRequest) -> UpdateServiceImageResponse, Never, IMAGE_UPDATE_LIMIT;
     /// Goes back to another revision.
@@ -164,6 +162,18 @@ impl Client {
         let repeat = with_key(&mut request.idempotency_key);
         let answer = send!(self, create_service, CALL_LIMIT, repeat, request)?;
         filled(answer.service, "service")
+    }
+
+    /// Replaces the spec of a service, or some of its fields. Repeated safely.
+    ///
+    /// # Errors
+    /// [`ClientError`], by the status code of the manager.
+    pub async fn update_service(
+        &self,
+        mut request: v1::UpdateServiceRequest,
+    ) -> Result<v1::UpdateServiceResponse, ClientError> {
+        let repeat = with_key(&mut request.idempotency_key);
+        send!(self, update_service, CALL_LIMIT, repeat, request)
     }
 
     /// Replaces the spec of a service that has this version (`None`: whatever it has).

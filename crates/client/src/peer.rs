@@ -13,7 +13,6 @@ use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
-
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -141,7 +140,7 @@ impl PeerClient {
         Ok(answer.index)
     }
 
-    /// Offers data keys to be kept there, and gets all that the other manager has. The data keys.
+    /// Offers data keys to be kept there, and gets all that the other manager has.
     ///
     /// # Errors
     /// As [`PeerClient::call`].
@@ -178,7 +177,7 @@ impl PeerClient {
     /// else as [`PeerClient::call`]. What has arrived need not be sent again.
     pub async fn send_snapshot<R>(&self, header: Bytes, mut data: R) -> Result<Bytes, ClientError>
     where
-        R: Read + Send + Unpin + 'static,
+        R: Read + Send + 'static,
     {
         let begin = peer::SnapshotBeginRequest {
             header: header.to_vec(),
@@ -189,7 +188,11 @@ impl PeerClient {
             })
             .await?;
         let offset = begun.have_bytes;
-        skip(&mut data, offset).map_err(unreadable)?;
+        let data = reading(move || {
+            skip(&mut data, offset)?;
+            Ok(data)
+        });
+        let data = data.await.map_err(unreadable)?;
         let (progress, sent) = watch::channel(Progress::Sending);
         let pieces = stream::unfold(
             Some(Unsent {
@@ -303,8 +306,16 @@ struct Unsent<R> {
     progress: watch::Sender<Progress>,
 }
 
-/// Passes over what the other side has already. Local files that were read or written a moment ago come from the
-/// kernel's memory: reading them, a piece at a time, holds up nobody.
+/// Reads where that holds nobody up: a disk may be slow.
+async fn reading<T: Send + 'static>(
+    read: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(read)
+        .await
+        .unwrap_or_else(|_| Err(std::io::Error::other("reading ended without a result")))
+}
+
+/// Passes over what the other side has already.
 fn skip(data: &mut impl Read, bytes: u64) -> std::io::Result<()> {
     let skipped = std::io::copy(&mut data.take(bytes), &mut std::io::sink())?;
     if skipped == bytes {
@@ -321,33 +332,45 @@ fn read_piece(data: &mut impl Read) -> std::io::Result<Vec<u8>> {
     Ok(piece)
 }
 
-async fn next_piece<R: Read + Send + Unpin>(
+async fn next_piece<R: Read + Send + 'static>(
     unsent: Option<Unsent<R>>,
 ) -> Option<(peer::SnapshotChunk, Option<Unsent<R>>)> {
-    let mut unsent = unsent?;
-    let data = match read_piece(&mut unsent.data) {
-        Ok(data) => data,
+    let Unsent {
+        header,
+        mut data,
+        offset,
+        progress,
+    } = unsent?;
+    let read = reading(move || {
+        let piece = read_piece(&mut data)?;
+        Ok((piece, data))
+    });
+    let (piece, rest) = match read.await {
+        Ok(read) => read,
         Err(error) => {
-            unsent
-                .progress
-                .send_replace(Progress::Unreadable(error.to_string()));
+            progress.send_replace(Progress::Unreadable(error.to_string()));
             // The call must end as an error, not as the end of the snapshot; whoever made it ends it now.
             return std::future::pending().await;
         }
     };
-    let size = data.len();
-    let piece = peer::SnapshotChunk {
-        header: std::mem::take(&mut unsent.header),
-        offset: unsent.offset,
-        last: size < PIECE_BYTES,
-        data,
+    let size = piece.len();
+    let last = size < PIECE_BYTES;
+    let message = peer::SnapshotChunk {
+        header,
+        offset,
+        last,
+        data: piece,
     };
-    unsent.offset += size as u64;
-    let last = piece.last;
-    unsent.progress.send_replace(if last {
+    progress.send_replace(if last {
         Progress::Sent
     } else {
         Progress::Sending
     });
-    Some((piece, (!last).then_some(unsent)))
+    let unsent = Unsent {
+        header: Vec::new(),
+        data: rest,
+        offset: offset + size as u64,
+        progress,
+    };
+    Some((message, (!last).then_some(unsent)))
 }

@@ -154,8 +154,14 @@ impl PeerPlane for TestPeers {
         Ok(17)
     }
 
-    async fn data_keys(&self, _from: NodeId) -> ApiResult<Vec<(u32, Vec<u8>)>> {
-        Ok(vec![(1, vec![1; 32]), (2, vec![2; 32])])
+    async fn data_keys(
+        &self,
+        _from: NodeId,
+        offered: Vec<(u32, Vec<u8>)>,
+    ) -> ApiResult<Vec<(u32, Vec<u8>)>> {
+        let mut keys = vec![(1, vec![1; 32]), (2, vec![2; 32])];
+        keys.extend(offered);
+        Ok(keys)
     }
 }
 
