@@ -10,7 +10,7 @@ use warren_state::{Actor, Command, Op};
 use warren_storage::StorageError;
 use warren_types::{
     Availability, CaMaterial, ClusterSettings, Duration, KeyEpoch, Liveness, Node, NodeId,
-    NodeResources, NodeRole, Platform, Revision, Timestamp, limits,
+    NodeResources, NodeRole, Platform, Revision, SealedData, Timestamp, limits,
 };
 
 /// Pool of the nodes' container subnets.
@@ -128,6 +128,7 @@ pub(crate) fn first_command(
         snapshot_bytes: SNAPSHOT_BYTES,
         log_bytes_max: LOG_BYTES_MAX,
         auto_lock: false,
+        unlock_key: SealedData::default(),
         created_at: now,
         version: Revision(0),
     };

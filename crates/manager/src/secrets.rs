@@ -6,7 +6,7 @@
 use crate::edge;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
-use warren_security::{DataKey, Keyring, SealContext, SealError, SealKind};
+use warren_security::{DataKey, Keyring, SealContext, SealError, SealKind, UnlockError, UnlockKey};
 use warren_types::{CaMaterial, ClusterSettings, Id128, SealedData, Secret, Timestamp};
 
 /// The data keys of this manager, behind what they are for. Keys are added while it runs, never taken away.
@@ -80,6 +80,25 @@ impl SecretBox {
         self.seal(SealKind::CaKey, cluster, roots, pem)
     }
 
+    /// Seals the unlock key of the managers' keyrings.
+    pub(crate) fn seal_unlock_key(
+        &self,
+        cluster: Id128,
+        text: &str,
+    ) -> Result<SealedData, SealError> {
+        self.seal(SealKind::UnlockKey, cluster, 0, text.as_bytes())
+    }
+
+    /// Opens the unlock key.
+    pub(crate) fn open_unlock_key(
+        &self,
+        settings: &ClusterSettings,
+    ) -> Result<UnlockKey, UnlockKeyError> {
+        let context = context(SealKind::UnlockKey, settings.id.0, 0);
+        let text = self.keys().open(context, &settings.unlock_key)?;
+        Ok(String::from_utf8_lossy(&text).parse()?)
+    }
+
     /// Opens the CA's private key; it is bound to the cluster and the number of roots so far.
     pub(crate) fn open_ca_key(
         &self,
@@ -109,6 +128,17 @@ impl SecretBox {
             }
         }
     }
+}
+
+/// Why the unlock key cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnlockKeyError {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
+    /// What was opened is none.
+    #[error(transparent)]
+    Malformed(#[from] UnlockError),
 }
 
 fn context(kind: SealKind, id: Id128, version: u64) -> SealContext {

@@ -66,6 +66,8 @@ pub enum SealKind {
     CaKey,
     /// An assignment kept on a node's disk.
     NodeStore,
+    /// The unlock key of the managers' keyrings.
+    UnlockKey,
 }
 
 impl SealKind {
@@ -75,6 +77,7 @@ impl SealKind {
             Self::CertificateKey => "certificate key",
             Self::CaKey => "CA key",
             Self::NodeStore => "node store",
+            Self::UnlockKey => "unlock key",
         }
     }
 }

@@ -88,6 +88,10 @@ pub struct ClusterSettings {
     /// `warren cluster unlock`.
     #[serde(default)]
     pub auto_lock: bool,
+    /// The unlock key, sealed with the data key, so that every manager can wrap its keyring with it; empty without
+    /// auto-lock.
+    #[serde(skip)]
+    pub unlock_key: SealedData,
     /// When the cluster was made.
     pub created_at: Timestamp,
     /// State revision of the last change.

@@ -9,6 +9,7 @@ mod failure;
 mod images;
 mod info;
 mod joins;
+mod locking;
 mod members;
 mod nodes;
 pub(crate) mod rotation;
@@ -356,6 +357,13 @@ impl ControlPlane for Control {
     }
     async fn rotate_data_key(&self, caller: &Caller) -> ApiResult<v1::RotateDataKeyResponse> {
         rotation::data_key(self, caller).await
+    }
+    async fn set_auto_lock(
+        &self,
+        caller: &Caller,
+        request: v1::SetAutoLockRequest,
+    ) -> ApiResult<v1::SetAutoLockResponse> {
+        locking::set(self, caller, request).await
     }
     async fn backup_cluster(
         &self,

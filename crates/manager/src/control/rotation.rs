@@ -165,8 +165,9 @@ pub(crate) fn resealing(state: &ClusterState, secrets: &SecretBox) -> Vec<Op> {
         .take(RESEAL_BATCH)
         .filter_map(|secret| again(secret, secrets))
         .collect();
-    if settings.ca.key.epoch < newest
-        && let Some(op) = authority_again(settings, secrets)
+    let old = |data: &warren_types::SealedData| data.epoch < newest;
+    if (old(&settings.ca.key) || settings.auto_lock && old(&settings.unlock_key))
+        && let Some(op) = settings_again(settings, secrets)
     {
         ops.push(op);
     }
@@ -185,11 +186,17 @@ fn again(secret: &Secret, secrets: &SecretBox) -> Option<Op> {
     })
 }
 
-fn authority_again(before: &ClusterSettings, secrets: &SecretBox) -> Option<Op> {
+fn settings_again(before: &ClusterSettings, secrets: &SecretBox) -> Option<Op> {
     let key = secrets.open_ca_key(before).ok()?;
     let mut after = before.clone();
     let roots = before.ca.roots_pem.len() as u64;
     after.ca.key = secrets.seal_ca_key(before.id.0, roots, &key).ok()?;
+    if before.auto_lock {
+        let unlock = secrets.open_unlock_key(before).ok()?;
+        after.unlock_key = secrets
+            .seal_unlock_key(before.id.0, &unlock.reveal())
+            .ok()?;
+    }
     Some(Op::SettingsUpdate {
         expect: Some(before.version),
         settings: Box::new(after),

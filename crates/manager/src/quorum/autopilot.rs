@@ -230,6 +230,7 @@ mod tests {
             snapshot_bytes: 64 << 20,
             log_bytes_max: 1 << 30,
             auto_lock: false,
+            unlock_key: warren_types::SealedData::default(),
             created_at: Timestamp(1),
             version: warren_types::Revision(0),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use warren_client::{Client, ClientError, ErrorKind, Target};
 use warren_proto::v1;
-use warren_types::NodeId;
+use warren_types::{NodeId, SealedData};
 
 /// First wait after a failed try; doubles.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -42,9 +42,11 @@ impl Keeper {
         let mut removed = self.control.raft.removed();
         let mut retry = RETRY_MIN;
         let mut was_manager = false;
+        let mut lock = None;
         loop {
             revisions.mark_unchanged();
             self.follow_settings();
+            self.follow_lock(&mut lock);
             let told = *removed.borrow_and_update();
             if let Some(event) = self.dismissed(&mut was_manager, told) {
                 // A closed channel means that the daemon ends anyway.
@@ -90,6 +92,31 @@ impl Keeper {
             );
             if let Some(epoch) = settings.key_epochs.last() {
                 self.control.secrets.activate(epoch.number);
+            }
+        }
+    }
+
+    /// The keyring is wrapped as the cluster says; once after a start, and after each change.
+    fn follow_lock(&self, followed: &mut Option<SealedData>) {
+        let state = self.control.raft.state();
+        let Some(settings) = state.settings() else {
+            return;
+        };
+        if followed.as_ref() == Some(&settings.unlock_key) {
+            return;
+        }
+        let key = match settings.auto_lock {
+            false => None,
+            true => match self.control.secrets.open_unlock_key(settings) {
+                Ok(key) => Some(key.wrap_key()),
+                // The data key is still on its way.
+                Err(_) => return,
+            },
+        };
+        match self.control.keys.lock(key.as_ref()) {
+            Ok(()) => *followed = Some(settings.unlock_key.clone()),
+            Err(error) => {
+                tracing::error!(%error, "the keyring could not be wrapped as the cluster says")
             }
         }
     }

@@ -4,7 +4,7 @@ use super::{ConvertError, WireEnum, id_bytes, id_from, nested, wire_enum};
 use crate::store as pb;
 use warren_types::{
     CaMaterial, ClusterId, ClusterSettings, Duration, JoinToken, KeyEpoch, Revision, Role,
-    Timestamp, TokenId,
+    SealedData, Timestamp, TokenId,
 };
 
 wire_enum!(Role {
@@ -73,6 +73,7 @@ impl From<&ClusterSettings> for pb::ClusterSettings {
             snapshot_bytes: v.snapshot_bytes,
             log_bytes_max: v.log_bytes_max,
             auto_lock: v.auto_lock,
+            unlock_key: v.auto_lock.then(|| (&v.unlock_key).into()),
             created_at_ms: v.created_at.0,
             version: v.version.0,
         }
@@ -97,6 +98,10 @@ impl TryFrom<pb::ClusterSettings> for ClusterSettings {
             snapshot_bytes: v.snapshot_bytes,
             log_bytes_max: v.log_bytes_max,
             auto_lock: v.auto_lock,
+            unlock_key: match v.unlock_key {
+                Some(sealed) => sealed.try_into()?,
+                None => SealedData::default(),
+            },
             created_at: Timestamp(v.created_at_ms),
             version: Revision(v.version),
         })

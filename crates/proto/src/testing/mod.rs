@@ -445,22 +445,30 @@ pub fn cluster_settings() -> impl Strategy<Value = ClusterSettings> {
         (any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>()),
         (timestamp(), revision()),
     )
-        .prop_map(|(names, spans, sizes, times)| ClusterSettings {
-            id: warren_types::ClusterId(names.0),
-            name: names.1,
-            ca: names.2,
-            key_epochs: names.3,
-            container_pool: names.4,
-            node_prefix_len: names.5,
-            heartbeat: spans.0,
-            node_down_after: spans.1,
-            history_per_slot: spans.2,
-            snapshot_entries: sizes.0,
-            snapshot_bytes: sizes.1,
-            log_bytes_max: sizes.2,
-            auto_lock: sizes.3,
-            created_at: times.0,
-            version: times.1,
+        .prop_map(|(names, spans, sizes, times)| {
+            let ca_key = names.2.key.clone();
+            ClusterSettings {
+                id: warren_types::ClusterId(names.0),
+                name: names.1,
+                ca: names.2,
+                key_epochs: names.3,
+                container_pool: names.4,
+                node_prefix_len: names.5,
+                heartbeat: spans.0,
+                node_down_after: spans.1,
+                history_per_slot: spans.2,
+                snapshot_entries: sizes.0,
+                snapshot_bytes: sizes.1,
+                log_bytes_max: sizes.2,
+                auto_lock: sizes.3,
+                unlock_key: if sizes.3 {
+                    ca_key
+                } else {
+                    SealedData::default()
+                },
+                created_at: times.0,
+                version: times.1,
+            }
         })
 }
 

@@ -253,6 +253,11 @@ pub fn settings(n: u16) -> ClusterSettings {
         snapshot_bytes: 64 << 20,
         log_bytes_max: 1 << 30,
         auto_lock: n.is_multiple_of(2),
+        unlock_key: if n.is_multiple_of(2) {
+            sealed(n)
+        } else {
+            warren_types::SealedData::default()
+        },
         created_at: Timestamp(0),
         version: Revision(0),
     }
