@@ -178,6 +178,7 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn new(seed: u64) -> Self {
         println!("seed {seed}");
+        crate::seed_random_numbers(seed);
         Self {
             net: Net {
                 id: NodeId::default(),
