@@ -189,6 +189,14 @@ impl RaftHandle {
     async fn change(&self, change: Change, retain: bool) -> Result<(), RaftError> {
         let deadline = Instant::now() + self.inner.propose_timeout;
         loop {
+            self.lead()?;
+            // One that was voted out leads until that is committed, and begins nothing more.
+            if !self.members().0.contains_key(&self.inner.id) {
+                return Err(RaftError::NotLeader {
+                    leader: None,
+                    address: String::new(),
+                });
+            }
             let request = self.inner.engine.change_membership(change.clone(), retain);
             let error = match tokio::time::timeout_at(deadline, request).await {
                 Ok(Ok(_)) => return Ok(()),

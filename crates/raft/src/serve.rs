@@ -215,6 +215,8 @@ impl SnapshotSink {
                 .await
                 .map_err(|_| self.handle.stopped())??,
         };
+        #[cfg(any(test, feature = "testing"))]
+        self.handle.inner.log.shared.lab.stored(&self.header.meta);
         let stored = Stored {
             meta: self.header.meta.clone(),
             info,

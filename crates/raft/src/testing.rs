@@ -69,6 +69,8 @@ pub trait Observer: Send + Sync + Debug {
     fn voted(&self, vote: VoteInfo);
     /// An entry was applied; the state after it.
     fn applied(&self, entry: &EntryInfo, state: &ClusterState);
+    /// A snapshot up to this entry is complete and durable.
+    fn stored(&self, last: EntryId);
     /// A snapshot replaced the state.
     fn installed(&self, last: EntryId, state: &ClusterState);
 }
@@ -122,6 +124,12 @@ impl Lab {
     pub(crate) fn applied(&self, entry: &Entry, state: &ClusterState) {
         if let Some(observer) = &self.observer {
             observer.applied(&entry_info(entry), state);
+        }
+    }
+
+    pub(crate) fn stored(&self, meta: &SnapshotMeta) {
+        if let (Some(observer), Some(last)) = (&self.observer, &meta.last_log_id) {
+            observer.stored(entry_id(last));
         }
     }
 

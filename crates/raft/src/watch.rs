@@ -69,7 +69,11 @@ pub(crate) async fn watch_leadership(
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            changed = metrics.changed() => if changed.is_err() { break },
+            changed = metrics.changed() => if changed.is_err() {
+                // Nobody says why: the engine's task has panicked, or it was shut down, which is noted already.
+                watcher.view.fail("the task of the consensus engine has ended");
+                break;
+            },
         }
     }
     leadership.send_modify(|now| {

@@ -1,5 +1,6 @@
 //! Moving containers away from nodes that are being drained, replacement first.
 
+use crate::replace::reached;
 use crate::rollout;
 use crate::view::{Ctx, leaves};
 use warren_types::{Duration, Slot, Timestamp};
@@ -25,7 +26,7 @@ pub(crate) fn find(ctx: &mut Ctx<'_, '_>) -> Leaving {
     let mut still = Vec::new();
     for slot in slots {
         let deadline = deadline(ctx, slot);
-        if !beside || deadline <= ctx.now {
+        if !beside || reached(ctx.now, deadline, DRAIN_DEADLINE) {
             ctx.free(slot);
         } else {
             ctx.plan.wake(deadline);

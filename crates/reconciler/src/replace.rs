@@ -10,6 +10,15 @@ pub const REPLACE_MAX: Duration = Duration(60_000);
 /// A container that lived this long failed for a new reason: waits begin from the first again.
 pub const STABLE_AFTER: Duration = Duration(60_000);
 
+/// Clocks of managers may differ by so much before their times are distrusted.
+pub const CLOCK_SKEW: Duration = Duration(60_000);
+
+/// Whether the moment `at`, the end of a wait, has come. One that lies further ahead than the whole wait was written by a
+/// manager whose clock was far ahead: nobody waits for that.
+pub(crate) fn reached(now: Timestamp, at: Timestamp, wait: Duration) -> bool {
+    at <= now || at.since(now).0 > wait.0.saturating_add(CLOCK_SKEW.0)
+}
+
 /// What becomes of an ended container that was not retired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -57,4 +66,18 @@ fn delayed(place: &Place, ended: &View) -> Verdict {
         _ => REPLACE_FIRST,
     };
     Verdict::ReplaceAt(end.plus(wait.clamp(REPLACE_FIRST, REPLACE_MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_from_a_clock_that_was_ahead_is_not_waited_for() {
+        let (now, wait) = (Timestamp(1_000_000), Duration(5_000));
+        assert!(reached(now, now, wait));
+        assert!(!reached(now, now.plus(Duration(1)), wait));
+        assert!(!reached(now, now.plus(wait).plus(CLOCK_SKEW), wait));
+        assert!(reached(now, now.plus(Duration(90_000_000)), wait));
+    }
 }

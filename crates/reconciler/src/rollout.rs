@@ -5,7 +5,7 @@
 //! the new one is made when the old one has ended; services with host ports, volumes or a maximum per
 //! node cannot run twice side by side and are always stop-first.
 
-use crate::replace::{Verdict, verdict};
+use crate::replace::{Verdict, reached, verdict};
 use crate::service::node_takes;
 use crate::view::{Ctx, Place, View};
 use std::fmt::Write as _;
@@ -103,7 +103,9 @@ fn stage(ctx: &Ctx<'_, '_>, slot: Slot, place: &Place) -> Option<Stage> {
         return Some(Stage::Old);
     };
     Some(
-        if good_at(ctx, place, new).is_some_and(|at| at <= ctx.now) {
+        if good_at(ctx, place, new)
+            .is_some_and(|at| reached(ctx.now, at, ctx.spec().update.monitor))
+        {
             Stage::Good
         } else {
             Stage::Watched
@@ -132,7 +134,8 @@ fn failure(ctx: &Ctx<'_, '_>, view: &View) -> Option<String> {
         _ if !view.live() || !view.wanted() => return None,
         _ => {}
     }
-    let good = view.ready && view.container.updated_at.plus(ctx.spec().update.monitor) <= ctx.now;
+    let monitor = ctx.spec().update.monitor;
+    let good = view.ready && reached(ctx.now, view.container.updated_at.plus(monitor), monitor);
     if good {
         return None;
     }
@@ -380,7 +383,7 @@ fn begin(ctx: &mut Ctx<'_, '_>, progress: &Progress) -> usize {
             room = 0;
         }
         let gate = progress.last_good.map_or(ctx.now, |at| at.plus(delay));
-        if gate > ctx.now {
+        if !reached(ctx.now, gate, delay) {
             ctx.plan.wake(gate);
             room = 0;
         }

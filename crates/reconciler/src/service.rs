@@ -2,7 +2,7 @@
 
 use crate::drain::{self, Leaving};
 use crate::reap;
-use crate::replace::{Verdict, verdict};
+use crate::replace::{REPLACE_MAX, Verdict, reached, verdict};
 use crate::rollout;
 use crate::view::{Ctx, View, leaves};
 use crate::{IdSource, Plan, Wait};
@@ -175,7 +175,7 @@ fn replace(ctx: &mut Ctx<'_, '_>) {
         let Verdict::ReplaceAt(at) = verdict(place, ended, spec) else {
             continue;
         };
-        if at <= ctx.now {
+        if reached(ctx.now, at, REPLACE_MAX) {
             let revision = if spec.is_some() { revision } else { target };
             ctx.create(slot, revision);
             continue;
