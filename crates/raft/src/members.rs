@@ -51,6 +51,12 @@ impl RaftHandle {
         voters: BTreeSet<NodeId>,
         keep_others: bool,
     ) -> Result<(), RaftError> {
+        let (known, _) = self.members();
+        for new in voters.iter().filter(|id| !known.contains_key(id)) {
+            // One with an empty log votes for nobody who has more: with too many of those nobody could be elected.
+            self.wait_caught_up(*new, u64::MAX, self.inner.propose_timeout)
+                .await?;
+        }
         self.change(ChangeMembers::ReplaceAllVoters(voters), keep_others)
             .await
     }
