@@ -14,12 +14,14 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster;
 pub mod history;
 mod oracle;
 mod run;
 mod trace;
 mod workload;
 
+pub use cluster::{ClusterBugs, ClusterReport, Kind, SimBugs, Tally, cluster_bugs, run_cluster};
 pub use run::{Counts, Failure, Options, Report, run};
 pub use warren_raft::Bugs;
 

@@ -101,13 +101,16 @@ pub struct Failure {
     pub what: String,
     /// The trace, when asked for.
     pub lines: Vec<String>,
+    /// Whether it is one of a whole cluster.
+    pub cluster: bool,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let which = if self.cluster { "" } else { "--alone " };
         write!(
             f,
-            "seed {}: {} (replay: warren-sim --start {} --seeds 1 --verbose)",
+            "seed {}: {} (replay: warren-sim {which}--start {} --seeds 1 --verbose)",
             self.seed, self.what, self.seed
         )
     }
@@ -138,6 +141,7 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
             seed,
             what,
             lines: world.trace.take_lines(),
+            cluster: false,
         }),
     }
 }
@@ -475,7 +479,7 @@ fn check(state: &ClusterState) -> Checked<()> {
 }
 
 /// A service that does not have what it should.
-fn unfinished(state: &ClusterState) -> Option<String> {
+pub(crate) fn unfinished(state: &ClusterState) -> Option<String> {
     for service in state.services() {
         if service
             .rollout

@@ -23,6 +23,8 @@ pub(crate) struct Workload {
     now_ms: u64,
     next_id: u128,
     keys: u64,
+    /// Whether it also makes objects other than services.
+    objects: bool,
 }
 
 impl Workload {
@@ -32,12 +34,27 @@ impl Workload {
             now_ms: BEGIN_MS,
             next_id: 1,
             keys: 0,
+            objects: true,
         }
+    }
+
+    /// One of several beside each other, each with a space of ids of its own.
+    pub(crate) fn of_cluster(rng: Rng, space: u64) -> Self {
+        Self {
+            next_id: u128::from(space) + 1,
+            objects: false,
+            ..Self::new(rng)
+        }
+    }
+
+    /// Sets the time of the commands to come.
+    pub(crate) fn set_time(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
     }
 
     fn id(&mut self) -> u128 {
         self.next_id += 1;
-        (u128::from(self.now_ms) << 80) | self.next_id
+        (u128::from(self.now_ms) << 80) | (self.next_id & ((1 << 80) - 1))
     }
 
     fn command(&self, actor: Actor, ops: Vec<Op>) -> Command {
@@ -76,7 +93,11 @@ impl Workload {
 
     /// Something a client or an operator may ask for, sensible or not.
     pub(crate) fn request(&mut self, state: &ClusterState) -> Command {
-        let op = match self.rng.below(20) {
+        let kind = match self.rng.below(20) {
+            12..16 | 18 if !self.objects => 5,
+            kind => kind,
+        };
+        let op = match kind {
             0..5 => Op::ServiceCreate {
                 id: ServiceId::from_u128(self.id()),
                 spec: self.spec().into(),

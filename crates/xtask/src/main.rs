@@ -28,6 +28,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
   test [ARGS]     all tests (arguments go to the test runner); installs what only tests need
   packages        installs what only tests and benchmarks need (Debian packages)
   seeds [N]       N seeds of the simulator (default 2000) beyond the ones in the tests
+  seeds --bugs    which seed of the simulator finds each planted bug
   bench [ARGS]    the figures of SPECIFICATION.md, each beside a reference of the same run
   dist            the static, stripped, optimised binary";
 
@@ -129,17 +130,12 @@ fn test(args: &[String]) -> Result<(), String> {
 }
 
 fn seeds(args: &[String]) -> Result<(), String> {
-    let count = args.first().map_or("2000", String::as_str);
-    cargo(&[
-        "run",
-        "--release",
-        "--package",
-        "warren-sim",
-        "--",
-        "--seeds",
-        count,
-    ])
-    .run("simulator")
+    let program = ["run", "--release", "--package", "warren-sim", "--"];
+    let arguments = match args.first().map(String::as_str) {
+        Some("--bugs") => vec!["--all-bugs"],
+        count => vec!["--seeds", count.unwrap_or("2000")],
+    };
+    cargo(&[&program[..], &arguments].concat()).run("simulator")
 }
 
 fn dist() -> Result<(), String> {
