@@ -112,6 +112,8 @@ pub struct TestPeers {
     /// After so many bytes a transfer takes nothing more until it is notified.
     pub stall_after: Mutex<Option<usize>>,
     pub go_on: Notify,
+    /// Held by each transfer that is being received.
+    pub receiving: Arc<()>,
 }
 
 #[async_trait]
@@ -134,6 +136,7 @@ impl PeerPlane for TestPeers {
         mut pieces: ApiStream<Bytes>,
     ) -> ApiResult<Bytes> {
         assert_eq!(&header[..], b"the header");
+        let _receiving = Arc::clone(&self.receiving);
         self.offsets.lock().unwrap().push(offset);
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
