@@ -172,6 +172,8 @@ impl Door {
         }
         match router.standing(&caller) {
             Standing::Member => Ok(caller),
+            // It is told, so that it goes on as the worker that it is now.
+            Standing::Demoted if rule.path.starts_with(PEER_PATH) => Err(removed(&caller)),
             Standing::Demoted => {
                 caller.role = Role::Worker;
                 Ok(caller)
@@ -233,6 +235,9 @@ impl Door {
     }
 }
 
+/// Beginning of the paths of the calls among managers.
+const PEER_PATH: &str = "/warren.peer.v1.Peer/";
+
 fn nobody() -> Caller {
     Caller {
         role: Role::None,
@@ -280,7 +285,7 @@ fn unknown_call(path: &str) -> Status {
 
 fn removed(caller: &Caller) -> Status {
     ApiError::Removed {
-        what: format!("node {} was removed from the cluster", caller.name),
+        what: format!("node {} was removed from the quorum", caller.name),
     }
     .into()
 }

@@ -452,10 +452,7 @@ pub fn load(keyring: &KeyFile) -> Result<LocalIdentity, InitError> {
 ///
 /// # Errors
 /// [`InitError::Keyring`] names what is missing.
-pub fn reload(
-    keyring: &KeyFile,
-    node_key: &[u8; KEY_BYTES],
-) -> Result<LocalIdentity, InitError> {
+pub fn reload(keyring: &KeyFile, node_key: &[u8; KEY_BYTES]) -> Result<LocalIdentity, InitError> {
     read(keyring, Zeroizing::new(*node_key))
 }
 

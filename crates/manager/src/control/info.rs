@@ -20,7 +20,11 @@ const LOG_FACTOR_MAX: u64 = 4;
 pub(super) fn info(control: &Control) -> v1::GetClusterInfoResponse {
     let state = control.state();
     let status = control.raft.status();
-    let leader = status.leadership.leader.and_then(|id| state.node(id));
+    let leader = status
+        .leadership
+        .leader
+        .filter(|_| control.raft.contact().in_quorum);
+    let leader = leader.and_then(|id| state.node(id));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let settings = state.settings();
     let live = || state.containers().filter(|c| !c.status.state.is_final());

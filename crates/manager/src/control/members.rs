@@ -234,7 +234,8 @@ fn answer(state: &ClusterState, leader: NodeId) -> v1::TransferLeadershipRespons
 /// The managers, as the leader sees them; on others without what only the leader knows.
 pub(super) fn servers(control: &Control, state: &ClusterState) -> Vec<v1::ClusterServer> {
     let status = control.raft.status();
-    let leads = status.leadership.is_leader;
+    let in_quorum = control.raft.contact().in_quorum;
+    let leads = in_quorum && status.leadership.is_leader;
     let mut managers: Vec<_> = state.nodes().filter(|n| n.role.is_manager()).collect();
     managers.sort_by(|a, b| a.name.cmp(&b.name));
     managers
@@ -257,7 +258,8 @@ pub(super) fn servers(control: &Control, state: &ClusterState) -> Vec<v1::Cluste
                 address: node.address.clone(),
                 suffrage: suffrage.to_owned(),
                 name: node.name.clone(),
-                leader: status.leadership.leader == Some(node.id),
+                // Outside the quorum nobody is known to lead.
+                leader: in_quorum && status.leadership.leader == Some(node.id),
                 reachable: own || leads && answers(&status, node.id),
                 last_contact_ms: if own { Some(0) } else { contact.map(millis) },
                 lag: peer.map_or(0, |p| p.lag),

@@ -41,27 +41,32 @@ impl Keeper {
         let mut revisions = self.control.raft.changes();
         let mut removed = self.control.raft.removed();
         let mut retry = RETRY_MIN;
-        let mut was_manager = false;
         let mut lock = None;
         loop {
             revisions.mark_unchanged();
             self.follow_settings();
             self.follow_lock(&mut lock);
+            // The others say so: what exactly, they say when they are asked to take this manager back.
             let told = *removed.borrow_and_update();
-            if let Some(event) = self.dismissed(&mut was_manager, told) {
+            if let Some(event) = self.dismissed() {
                 // A closed channel means that the daemon ends anyway.
                 let _ = self.events.send(event).await;
                 return;
             }
-            let wait = match self.lack() {
+            let wait = match self.lack().or(told.then_some(Lack::Membership)) {
                 None => {
                     retry = RETRY_MIN;
                     LOOK
                 }
                 Some(lack) => match self.mend(&lack).await {
+                    Ok(()) if told => LOOK,
                     Ok(()) => {
                         retry = RETRY_MIN;
                         RETRY_MIN
+                    }
+                    Err(error) if told && error.kind == ErrorKind::PermissionDenied => {
+                        let _ = self.events.send(ManagerEvent::Demoted).await;
+                        return;
                     }
                     Err(error) if error.kind == ErrorKind::Removed => {
                         let _ = self.events.send(ManagerEvent::Removed).await;
@@ -121,26 +126,18 @@ impl Keeper {
         }
     }
 
-    /// Whether the cluster has taken this node's office away. Only once it had it: what a joining manager is sent first may be old.
-    fn dismissed(&self, was_manager: &mut bool, told: bool) -> Option<ManagerEvent> {
+    /// Whether the cluster has taken this node's office away, as far as this node's own state says.
+    fn dismissed(&self) -> Option<ManagerEvent> {
         let state = self.control.raft.state();
         let own = self.control.local.node;
         if state.is_removed(own).is_some() {
             return Some(ManagerEvent::Removed);
         }
-        let record = state.node(own);
-        let is_manager = record.is_some_and(|n| n.role.is_manager());
-        if record.is_some() && !is_manager {
-            // It goes when the membership has let it go, so that the quorum never counts on a manager that is off.
-            let (voters, learners) = self.control.raft.members();
-            let member = voters.contains_key(&own) || learners.contains_key(&own);
-            return (!member || told).then_some(ManagerEvent::Demoted);
-        }
-        if told && *was_manager && record.is_none() {
-            return Some(ManagerEvent::Removed);
-        }
-        *was_manager |= is_manager;
-        None
+        let demoted = state.node(own).is_some_and(|n| !n.role.is_manager());
+        // It goes when the membership has let it go, so that the quorum never counts on a manager that is off.
+        let (voters, learners) = self.control.raft.members();
+        let member = voters.contains_key(&own) || learners.contains_key(&own);
+        (demoted && !member).then_some(ManagerEvent::Demoted)
     }
 
     fn lack(&self) -> Option<Lack> {

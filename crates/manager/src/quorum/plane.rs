@@ -6,18 +6,29 @@ use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 use warren_api::{ApiError, ApiResult, ApiStream, PeerPlane};
 use warren_raft::{RaftError, ReadError, RpcKind, SnapshotSink};
 use warren_types::NodeId;
 
-/// Snapshots that are received at once: one of each manager.
-const SNAPSHOTS_AT_ONCE_MAX: usize = warren_types::limits::MANAGERS_MAX;
+/// How long a transfer waits for the end of the one before.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The manager's side of the peers' service.
 pub(crate) struct Plane {
     control: Arc<Control>,
     /// Begun and waiting for their pieces.
-    begun: Mutex<BTreeMap<NodeId, (Bytes, SnapshotSink)>>,
+    begun: Mutex<BTreeMap<NodeId, Begun>>,
+    /// One transfer at a time: pieces of a broken one may still arrive while the next begins.
+    transfers: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A snapshot that waits for its pieces.
+struct Begun {
+    header: Bytes,
+    sink: SnapshotSink,
+    turn: OwnedMutexGuard<()>,
 }
 
 impl Plane {
@@ -25,6 +36,7 @@ impl Plane {
         Self {
             control,
             begun: Mutex::default(),
+            transfers: Arc::default(),
         }
     }
 }
@@ -59,19 +71,19 @@ impl PeerPlane for Plane {
 
     async fn snapshot_begin(&self, from: NodeId, header: Bytes) -> ApiResult<u64> {
         // Dropping an unfinished one keeps its bytes, which the new one then goes on from.
-        let earlier = self.begun().remove(&from);
-        drop(earlier);
-        let sink = self
-            .control
-            .raft
-            .receive_snapshot(from, header.clone())
-            .map_err(refused)?;
+        self.begun().clear();
+        let turn = Arc::clone(&self.transfers).lock_owned();
+        let turn = tokio::time::timeout(TURN_LIMIT, turn).await.map_err(|_| {
+            ApiError::unavailable(
+                "another snapshot is being received",
+                "the sender tries again by itself",
+            )
+        })?;
+        let received = self.control.raft.receive_snapshot(from, header.clone());
+        let sink = received.map_err(refused)?;
         let received = sink.received();
-        let mut begun = self.begun();
-        if begun.len() >= SNAPSHOTS_AT_ONCE_MAX {
-            begun.clear();
-        }
-        begun.insert(from, (header, sink));
+        let begun = Begun { header, sink, turn };
+        self.begun().insert(from, begun);
         Ok(received)
     }
 
@@ -83,8 +95,12 @@ impl PeerPlane for Plane {
         mut pieces: ApiStream<Bytes>,
     ) -> ApiResult<Bytes> {
         let begun = self.begun().remove(&from);
-        let Some((_, mut sink)) =
-            begun.filter(|(of, sink)| *of == header && sink.received() == offset)
+        let fits = |begun: &Begun| begun.header == header && begun.sink.received() == offset;
+        let Some(Begun {
+            mut sink,
+            turn: _turn,
+            ..
+        }) = begun.filter(fits)
         else {
             return Err(ApiError::unavailable(
                 "this part of the snapshot was not asked for",
@@ -142,7 +158,7 @@ impl PeerPlane for Plane {
 }
 
 impl Plane {
-    fn begun(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, (Bytes, SnapshotSink)>> {
+    fn begun(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Begun>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
