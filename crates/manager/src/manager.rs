@@ -11,12 +11,14 @@ use crate::planner::{self, Wanted};
 use crate::quorum::{autopilot, keeper::Keeper, peers::Peers, plane::Plane, router::Routes};
 use crate::secrets::SecretBox;
 use crate::sessions::Acceptor;
+use crate::telemetry::Told;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use warren_api::metrics_http::Telemetry;
 use warren_api::{ControlPlane, Planes};
 use warren_client::{IdentitySource, SessionAcceptor};
 use warren_raft::{Leadership, Member, ProposeError, RaftConfig, RaftError, RaftHandle};
@@ -126,6 +128,7 @@ impl Manager {
             data_dir: config.data_dir,
             api_address: config.facts.address.clone(),
             started_at: edge::now(),
+            facts: Arc::new(config.facts),
         };
         let keys = Arc::new(KeyStore::new(config.keyring, *config.identity.node_key()));
         let secrets = Arc::new(config.identity.secrets);
@@ -198,11 +201,10 @@ impl Manager {
             .collect()
     }
 
-    /// Metrics in the text format of Prometheus (MO-01..MO-10).
+    /// Metrics (MO-01..MO-10), health and readiness, for the metrics address.
     #[must_use]
-    pub fn metrics(&self) -> impl Fn() -> String + Send + Sync + use<> {
-        let control = self.control.clone();
-        move || crate::telemetry::exposition(&control)
+    pub fn telemetry(&self) -> Arc<dyn Telemetry> {
+        Arc::new(Told(self.control.clone()))
     }
 
     /// The present state, for what the daemon itself decides (its own record, the trusted roots).

@@ -1,7 +1,10 @@
 //! Metrics in the text format of Prometheus (MO-01..MO-10), and whether this manager is well.
 
 use crate::control::Control;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
+use warren_api::metrics_http::Telemetry;
 use warren_raft::{BUCKETS, Histogram};
 use warren_types::{ActualState, Liveness};
 
@@ -9,6 +12,49 @@ use warren_types::{ActualState, Liveness};
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Bytes of a page of memory, for `/proc/self/statm`.
 const PAGE_BYTES: f64 = 4096.0;
+
+/// What this manager tells about itself over plain HTTP.
+pub(crate) struct Told(pub(crate) Arc<Control>);
+
+impl Telemetry for Told {
+    fn metrics(&self) -> String {
+        exposition(&self.0)
+    }
+
+    /// Outside the quorum is not unhealthy: restarting the daemon would not bring the others back.
+    fn health(&self) -> BTreeMap<String, Result<String, String>> {
+        let status = self.0.raft.status();
+        let consensus = match status.stopped {
+            Some(why) => Err(why),
+            None if status.healing => Ok("fetching its log anew".to_owned()),
+            None => Ok("running".to_owned()),
+        };
+        let disk = if status.disk_full {
+            Err("full: changes are refused".to_owned())
+        } else {
+            Ok("ok".to_owned())
+        };
+        BTreeMap::from([("raft".to_owned(), consensus), ("storage".to_owned(), disk)])
+    }
+
+    fn ready(&self) -> BTreeMap<String, Result<String, String>> {
+        let leadership = self.0.raft.leadership().borrow().clone();
+        let raft = match (self.0.raft.contact().in_quorum, leadership.is_leader) {
+            (true, true) => Ok("leader".to_owned()),
+            (true, false) => Ok("follower".to_owned()),
+            (false, _) => Err("outside the quorum".to_owned()),
+        };
+        let known = match self.0.raft.state().settings() {
+            Some(_) => Ok("ok".to_owned()),
+            None => Err("the cluster's state has not arrived yet".to_owned()),
+        };
+        BTreeMap::from([("raft".to_owned(), raft), ("state".to_owned(), known)])
+    }
+
+    fn version(&self) -> String {
+        self.0.local.version.clone()
+    }
+}
 
 /// All metrics of this manager.
 pub(crate) fn exposition(control: &Control) -> String {

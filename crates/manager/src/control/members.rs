@@ -9,7 +9,7 @@ use warren_api::{ApiError, ApiResult, Caller};
 use warren_proto::v1;
 use warren_raft::{Member, RaftError, RaftStatus};
 use warren_state::{ClusterState, NodePatch, Op};
-use warren_types::{Node, NodeId, NodeRole};
+use warren_types::{Node, NodeId, NodeResources, NodeRole, Platform};
 
 /// A manager that has not answered the leader for longer counts as failed.
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -58,11 +58,8 @@ pub(super) async fn join(
         name: node.name.clone(),
         address: request.bind_addr.clone(),
     };
-    if node.address != request.bind_addr {
-        let patch = NodePatch {
-            address: Some(request.bind_addr.clone()),
-            ..NodePatch::default()
-        };
+    let patch = patch(node, &request);
+    if patch != NodePatch::default() {
         let op = Op::NodeUpdate {
             id,
             expect: None,
@@ -90,6 +87,21 @@ pub(super) async fn join(
             .collect(),
         managers: servers(control, &state),
     })
+}
+
+/// What the record lacks of what the manager says of itself.
+fn patch(node: &Node, request: &v1::JoinClusterRequest) -> NodePatch {
+    let changed = |new: &str, old: &str| (!new.is_empty() && new != old).then(|| new.to_owned());
+    let resources = request.resources.map(NodeResources::from);
+    let platform = request.platform.clone().map(Platform::from);
+    NodePatch {
+        address: changed(&request.bind_addr, &node.address),
+        hostname: changed(&request.hostname, &node.hostname),
+        version_text: changed(&request.version, &node.version_text),
+        resources: resources.filter(|new| *new != node.resources),
+        platform: platform.filter(|new| *new != node.platform),
+        ..NodePatch::default()
+    }
 }
 
 fn change_failed(error: RaftError) -> ApiError {

@@ -22,6 +22,7 @@ mod volumes;
 
 use crate::dispatcher::Dispatcher;
 use crate::edge;
+use crate::init::NodeFacts;
 use crate::keys::KeyStore;
 use crate::manager::ManagerEvent;
 use crate::quorum::peers::Peers;
@@ -72,6 +73,7 @@ pub(crate) struct Local {
     pub(crate) data_dir: PathBuf,
     pub(crate) api_address: String,
     pub(crate) started_at: Timestamp,
+    pub(crate) facts: Arc<NodeFacts>,
 }
 
 impl Control {

@@ -150,6 +150,11 @@ impl Keeper {
             return Some(Lack::Membership);
         }
         let state = raft.state();
+        // A manager without containers has no session that would tell.
+        let version = &self.control.local.version;
+        if state.node(own).is_some_and(|n| n.version_text != *version) {
+            return Some(Lack::Membership);
+        }
         let epochs = state.settings().map(|s| s.key_epochs.as_slice());
         epochs
             .unwrap_or_default()
@@ -167,10 +172,15 @@ impl Keeper {
 
     /// Asks any manager to be taken; when this one leads, itself.
     async fn join(&self) -> Result<(), ClientError> {
+        let facts = &self.control.local.facts;
         let request = v1::JoinClusterRequest {
             node_id: self.control.local.node.to_string(),
             bind_addr: self.control.local.api_address.clone(),
             token: String::new(),
+            resources: Some((&facts.resources).into()),
+            platform: Some((&facts.platform).into()),
+            hostname: facts.hostname.clone(),
+            version: facts.version.clone(),
         };
         if self.control.raft.leadership().borrow().ready {
             let own = warren_api::Caller::in_process(
