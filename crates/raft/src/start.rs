@@ -17,8 +17,10 @@ use crate::reads::SuspendWatch;
 use crate::snapshots::{self, Candidate, Snapshots, Thresholds};
 use crate::status::Leadership;
 use crate::transport::Transport;
+use crate::types::{Entry, LogId};
 use crate::view::View;
 use crate::watch::watch_leadership;
+use crate::wire::Wire;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -241,7 +243,7 @@ pub(crate) fn open_log(home: &Home, config: &RaftConfig) -> Result<Log, RaftErro
 type Opened = (Log, Arc<Snapshots>, Option<Candidate>);
 
 fn open(home: &Home, config: &RaftConfig) -> Result<Opened, RaftError> {
-    let log = open_log(home, config)?;
+    let mut log = open_log(home, config)?;
     let dir = home.snapshot_dir(home.record().generation);
     let store = SnapshotStore::open(Arc::clone(&home.disk), &dir)?;
     let snapshots = Arc::new(Snapshots::new(
@@ -254,7 +256,34 @@ fn open(home: &Home, config: &RaftConfig) -> Result<Opened, RaftError> {
         config.io,
     ));
     let start = snapshots.load(log.first_index())?;
+    if let Some(last) = start.as_ref().and_then(|start| start.meta.last_log_id) {
+        cut_what_contradicts(&mut log, last)?;
+    }
     Ok((log, snapshots, start))
+}
+
+/// A snapshot of the leader is durable before the entries that contradict it are cut off the log, so a crash may
+/// come between. What contradicts a snapshot was never committed.
+fn cut_what_contradicts(log: &mut Log, last: LogId) -> Result<(), RaftError> {
+    if last.index < log.first_index() || last.index >= log.next_index() {
+        return Ok(());
+    }
+    let records = log.read(last.index..last.index + 1, usize::MAX)?;
+    let found = records
+        .into_iter()
+        .next()
+        .map(|record| Entry::decode(record.into()));
+    match found {
+        Some(Ok(entry)) if entry.log_id != last => {
+            tracing::info!(
+                index = last.index,
+                "the log contradicts the newest snapshot from there on and is cut"
+            );
+            Ok(log.cut_from(last.index)?)
+        }
+        // What cannot be read is reported where the log is read as a whole.
+        _ => Ok(()),
+    }
 }
 
 /// Opens what is there. Damaged files are set aside when there are other managers to fetch everything from; a manager that
