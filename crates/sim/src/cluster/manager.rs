@@ -16,8 +16,8 @@ use warren_raft::{IoMode, RaftConfig, RaftHandle, RaftStatus};
 use warren_storage::{CrashLoss, FaultyDisk, Rng};
 use warren_types::NodeId;
 
-/// How long a start may take.
-const START: Duration = Duration::from_secs(20);
+/// How long a start may take; one that waits for a full disk is given up and tried again.
+const START: Duration = Duration::from_secs(2);
 /// Entries after which a snapshot is taken.
 const SNAPSHOT_ENTRIES: u64 = 10;
 /// Log segments, in bytes.
@@ -105,12 +105,13 @@ impl Manager {
         let start = gate.wrap(RaftHandle::start(config, disk, Arc::new(line)));
         let raft = match timeout(START, start).await {
             Ok(Ok(raft)) => raft,
-            _ if self.disk.is_down() => {
+            Ok(Err(error)) if !self.disk.is_down() => {
+                return Err(format!("{} cannot start: {error}", self.name));
+            }
+            _ => {
                 gate.kill();
                 return Ok(false);
             }
-            Ok(Err(error)) => return Err(format!("{} cannot start: {error}", self.name)),
-            Err(_) => return Err(format!("{} does not start within {START:?}", self.name)),
         };
         let api = Arc::new(Api {
             node: self.node,

@@ -339,7 +339,8 @@ impl Observer for Ear {
         let name = &self.name;
         if let Some((term, candidate)) = granted
             && !vote.is_some_and(|vote| {
-                vote.term > term || (vote.term == term && vote.node == candidate)
+                vote.term > term
+                    || (vote.term == term && (vote.node == candidate || vote.committed))
             })
         {
             state.wrong(format!(

@@ -57,9 +57,20 @@ impl Shadow {
     ) -> Option<EntryId> {
         let found: BTreeMap<u64, u64> = log.iter().map(|id| (id.index, id.term)).collect();
         let begin = purged.map_or(0, |purged| purged.index + 1);
+        // What a snapshot stands for, or contradicts, need not be there.
+        let covered = snapshot.map_or(0, |snapshot| snapshot.index + 1);
+        let contradicted = snapshot.is_some_and(|snapshot| {
+            let term = self.log.get(&snapshot.index);
+            term.is_some_and(|term| *term != snapshot.term)
+        });
+        let from = if contradicted {
+            u64::MAX
+        } else {
+            begin.max(covered)
+        };
         let lost = self
             .log
-            .range(begin..self.flushed.max(begin))
+            .range(from..self.flushed.max(from))
             .find(|(index, term)| found.get(index) != Some(term))
             .map(|(index, term)| EntryId {
                 index: *index,

@@ -54,6 +54,23 @@ pub(super) struct ObjectHistory<'a> {
     pub(super) unsure: Vec<Step<'a>>,
 }
 
+impl ObjectHistory<'_> {
+    /// Whether something that took effect expected a version that no acknowledged write made.
+    fn is_built_on_the_unknown(&self) -> bool {
+        let known: BTreeSet<u64> = self
+            .sure
+            .iter()
+            .filter_map(|step| step.kind.revision())
+            .collect();
+        self.sure.iter().any(|step| match step.kind {
+            Kind::Update { expect, .. } | Kind::Delete { expect, .. } => {
+                expect.is_some_and(|expect| !known.contains(&expect))
+            }
+            _ => false,
+        })
+    }
+}
+
 /// Takes a history apart.
 pub(super) fn split(history: &[HistoryOp]) -> BTreeMap<&str, ObjectHistory<'_>> {
     let mut objects: BTreeMap<&str, ObjectHistory<'_>> = BTreeMap::new();
@@ -99,11 +116,12 @@ pub(super) fn split(history: &[HistoryOp]) -> BTreeMap<&str, ObjectHistory<'_>> 
     }
     let observed = observed(history);
     for (name, object) in &mut objects {
+        let built_on = object.is_built_on_the_unknown();
         object.sure.sort_by_key(|step| (step.invoked, step.at));
         // An update of unknown outcome whose value nobody saw, and on which nobody built, explains nothing: every order
         // with it is one without it. Creates and deletes may explain what others found.
         object.unsure.retain(|step| match step.kind {
-            Kind::Update { value, .. } => observed.contains(&(*name, value)),
+            Kind::Update { value, .. } => built_on || observed.contains(&(*name, value)),
             _ => true,
         });
     }

@@ -219,6 +219,18 @@ fn an_unknown_write_may_have_happened_or_not_and_late() {
 }
 
 #[test]
+fn an_expected_version_that_nobody_was_told_comes_from_an_unknown_write() {
+    let lost = HistoryOp {
+        completed: None,
+        ..op(1, 2, 0, update("y", None), unknown())
+    };
+    let begin = op(1, 0, 1, create("x"), written(3));
+    let next = op(2, 4, 5, update("z", Some(4)), written(5));
+    check(&[begin.clone(), lost, next.clone()]).unwrap();
+    wrong(&[begin, next], "not linearizable");
+}
+
+#[test]
 fn an_unknown_delete_or_create_explains_what_others_found() {
     let gone = HistoryOp {
         completed: None,
