@@ -37,6 +37,7 @@ daemon_failures!(
     warren_storage::StorageError,
     warren_manager::InitError,
     warren_manager::ManagerError,
+    warren_manager::recovery::RecoveryError,
     warren_worker::WorkerError,
     warren_worker::ResetError,
     warren_api::BindError,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use warren_cli::args::{ClusterInitArgs, Hidden, JoinArgs, JoinRole, NodeRunArgs, RestoreArgs};
 use warren_cli::{CliError, Exit};
 use warren_client::join;
-use warren_manager::{InitError, Joined, NewNode, init};
+use warren_manager::{InitError, Joined, NewNode, RAFT_DIR, init, recovery};
 use warren_types::NodeRole;
 
 /// How a daemon begins.
@@ -141,14 +141,17 @@ pub(super) async fn settle(
         .into()),
         (Begin::New(settings), None) => {
             // A keyring without settings is what a crash between the two leaves: it is taken up again.
-            if !init::has_node(&opened.keyring()) {
+            let mut settings = settings;
+            if init::has_node(&opened.keyring()) {
+                settings.name = init::who(&opened.keyring())?.name;
+            } else {
                 init::create(&mut opened.keyring(), &new_node(&settings))?;
             }
             opened.set_settings(&settings)?;
             Ok(settings)
         }
         (Begin::Join(asked), None) => joined(opened, asked).await,
-        (Begin::Restore(asked), None) => restored(opened, asked),
+        (Begin::Restore(asked), None) => restored(home, opened, asked),
     }
 }
 
@@ -190,15 +193,11 @@ async fn joined(opened: &Opened, asked: Join) -> Result<NodeSettings, Failure> {
         return Ok(settings);
     }
     let request = init::begin_join(&mut opened.keyring())?;
-    let address = match role {
-        JoinRole::Worker => String::new(),
-        _ => advertised(&settings),
-    };
     let request = join::JoinRequest {
         csr_pem: request.csr_pem,
         node_id: String::new(),
         node_name: settings.name.clone(),
-        address,
+        address: advertised(&settings),
         role: role.wire().to_owned(),
     };
     let answer = join::request_certificate(&managers, token.reveal(), request)
@@ -227,19 +226,37 @@ async fn joined(opened: &Opened, asked: Join) -> Result<NodeSettings, Failure> {
     Ok(settings)
 }
 
-fn restored(_opened: &Opened, asked: Restore) -> Result<NodeSettings, Failure> {
+/// Makes this machine the first manager of the cluster in a backup. The settings are written last: until then nothing
+/// here counts as a node, and restoring can be repeated.
+fn restored(home: &Home, opened: &Opened, asked: Restore) -> Result<NodeSettings, Failure> {
     let Restore {
-        settings,
+        mut settings,
         input,
         passphrase,
     } = asked;
-    let text = format!(
-        "node {:?} cannot be restored from {} ({} characters of passphrase): this build has no restore",
-        settings.name,
-        input.display(),
-        passphrase.reveal().len()
-    );
-    Err(Failure::Daemon(text))
+    let unreadable = |error: std::io::Error| {
+        CliError::new(Exit::NotFound, format!("{}: {error}", input.display()))
+            .remedy("name a file that `warren cluster backup` wrote with --input")
+    };
+    let backup = std::fs::File::open(&input).map_err(unreadable)?;
+    super::work::remove(&home.data_dir.join(RAFT_DIR))?;
+    let facts = super::node_facts(home, &settings);
+    let restored = tokio::task::block_in_place(|| {
+        recovery::restore(
+            &opened.disk,
+            &mut opened.keyring(),
+            &new_node(&settings),
+            &facts,
+            backup,
+            passphrase.reveal(),
+        )
+    })?;
+    settings.cluster_name = restored.cluster_name;
+    settings.name.clone_from(&restored.identity.name);
+    opened.set_settings(&settings)?;
+    let (services, secrets) = restored.objects;
+    tracing::info!(cluster = %settings.cluster_name, services, secrets, made_at = restored.backup_of.0, "restored");
+    Ok(settings)
 }
 
 /// The first manager, as its certificate names it.

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use warren_api::{ApiConfig, Limits, Planes, ServeError, Server};
 use warren_cli::Build;
-use warren_manager::{LocalIdentity, NodeFacts};
+use warren_manager::{LocalIdentity, NodeFacts, recovery};
 use warren_types::{NodeId, NodeRole, Role};
 use warren_worker::{Places, Worker, WorkerConfig};
 
@@ -225,7 +225,7 @@ impl Life {
             match why {
                 Why::Stop => break,
                 Why::Changed => tracing::info!("the node's role has changed"),
-                Why::Recover => self.recover().await,
+                Why::Recover => self.recover()?,
                 Why::Removed => return self.dismissed().await,
             }
             identity = self.credentials.identity()?;
@@ -237,9 +237,24 @@ impl Life {
         Ok(())
     }
 
-    /// This manager goes on alone with what it has.
-    async fn recover(&mut self) {
-        tracing::warn!("this manager is made to go on alone");
+    /// This manager goes on alone with what it has. When that fails it goes on as it was.
+    fn recover(&self) -> Result<(), Failure> {
+        let identity = self.credentials.identity()?;
+        let facts = self.node_facts();
+        let done =
+            tokio::task::block_in_place(|| recovery::recover(&self.opened.disk, &identity, &facts));
+        match done {
+            Ok(done) => {
+                tracing::warn!(
+                    last_entry = done.found_index,
+                    others = %done.others.join(","),
+                    "this manager goes on alone; the others have to be reset (`warren node reset`) and join again"
+                );
+                self.set_managers(vec![facts.address]);
+            }
+            Err(error) => tracing::error!(%error, "this manager cannot go on alone"),
+        }
+        Ok(())
     }
 
     async fn dismissed(&mut self) -> Result<(), Failure> {
@@ -287,16 +302,7 @@ impl Life {
     }
 
     fn node_facts(&self) -> NodeFacts {
-        NodeFacts {
-            cluster_name: self.settings.cluster_name.clone(),
-            role: self.settings.role,
-            address: advertised(&self.settings),
-            hostname: machine::hostname(),
-            platform: machine::platform(),
-            resources: machine::resources(&self.home.data_dir),
-            version: Build::CURRENT.version.to_owned(),
-            name: self.facts.name.clone(),
-        }
+        node_facts(&self.home, &self.settings)
     }
 
     /// Starts the worker unless it runs. It stays for the life of the process.
@@ -312,8 +318,8 @@ impl Life {
                 name: identity.name.clone(),
                 role: facts.role,
                 hostname: facts.hostname,
-                // Managers tell theirs when they join the quorum; a worker dials out only.
-                address: String::new(),
+                // A worker dials out only; this is where it will be found when it is made a manager.
+                address: facts.address,
                 platform: facts.platform,
                 resources: facts.resources,
                 version: facts.version,
@@ -335,6 +341,20 @@ impl Life {
     /// Does the node run containers, or are there some of the time when it did?
     fn has_containers(&self) -> bool {
         self.settings.role.runs_containers() || self.home.data_dir.join("worker").exists()
+    }
+}
+
+/// What this machine is, for the node's record.
+fn node_facts(home: &Home, settings: &NodeSettings) -> NodeFacts {
+    NodeFacts {
+        cluster_name: settings.cluster_name.clone(),
+        role: settings.role,
+        address: advertised(settings),
+        hostname: machine::hostname(),
+        platform: machine::platform(),
+        resources: machine::resources(&home.data_dir),
+        version: Build::CURRENT.version.to_owned(),
+        name: settings.name.clone(),
     }
 }
 

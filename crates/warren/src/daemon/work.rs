@@ -74,7 +74,8 @@ fn forget_office(life: &Life) -> Result<(), Failure> {
     Ok(())
 }
 
-fn remove(path: &Path) -> Result<(), Failure> {
+/// Removes a directory with what is in it; one that is not there is gone already.
+pub(super) fn remove(path: &Path) -> Result<(), Failure> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Failure::Daemon(format!(
