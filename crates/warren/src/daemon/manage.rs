@@ -4,7 +4,9 @@ use super::{Life, Serving, Stop, Why};
 use crate::failure::Failure;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use warren_api::metrics_http::serve_metrics;
 use warren_api::{ApiConfig, Limits, Server};
 use warren_client::{GrpcTransport, InProcessTransport, SessionTransport};
 use warren_manager::{LocalIdentity, Manager, ManagerConfig, ManagerEvent, init};
@@ -29,6 +31,7 @@ pub(super) async fn run(life: &mut Life, identity: LocalIdentity) -> Result<Why,
     connect(life, &manager, node);
     let mut serving = Serving::start(server, manager.planes());
     tracing::info!(node = %life.settings.name, api = %life.settings.api_addr, socket = %life.home.socket.display(), "node is up");
+    let _telling = telling(life, &manager).await;
     let (why, stop) = watch(life, &mut manager, &mut serving).await?;
     life.dial.set(Vec::new());
     if why == Why::Stop {
@@ -41,6 +44,29 @@ pub(super) async fn run(life: &mut Life, identity: LocalIdentity) -> Result<Why,
     }
     manager.shutdown().await;
     Ok(why)
+}
+
+/// Metrics, health and readiness on their own address. A manager that cannot tell them works all the same, so a taken port
+/// is a warning; the telling ends with what is returned.
+async fn telling(life: &Life, manager: &Manager) -> Option<oneshot::Sender<()>> {
+    let address = life.settings.metrics_addr?;
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(%address, %error, "no metrics: choose another address with --metrics-addr, or `none`");
+            return None;
+        }
+    };
+    let (open, closed) = oneshot::channel::<()>();
+    let telemetry = manager.telemetry();
+    tokio::spawn(async move {
+        let end = async {
+            // Dropping the sender is the sign.
+            let _ = closed.await;
+        };
+        serve_metrics(listener, telemetry, end).await;
+    });
+    Some(open)
 }
 
 async fn bind(life: &Life) -> Result<Server, Failure> {
