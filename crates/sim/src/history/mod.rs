@@ -323,15 +323,18 @@ fn count(history: &[HistoryOp]) -> Result<Summary, Violation> {
 /// An answer must be one to its question, and come after it.
 fn check_form(op: &HistoryOp) -> Result<(), Violation> {
     let wrong = |what: &str| Err(Violation::new(None, what, vec![op.clone()]));
-    let answers = match (&op.action, &op.outcome) {
+    let answers = matches!(
+        (&op.action, &op.outcome),
         (_, Outcome::Failed { .. } | Outcome::Unknown { .. })
-        | (Action::Create { .. } | Action::Update { .. }, Outcome::Written { .. })
-        | (Action::Delete { .. }, Outcome::Deleted { .. })
-        | (Action::Get { .. }, Outcome::Found { .. } | Outcome::Absent)
-        | (Action::List { .. }, Outcome::Listed { .. })
-        | (Action::Watch { .. }, Outcome::Watched { .. }) => true,
-        _ => false,
-    };
+            | (
+                Action::Create { .. } | Action::Update { .. },
+                Outcome::Written { .. }
+            )
+            | (Action::Delete { .. }, Outcome::Deleted { .. })
+            | (Action::Get { .. }, Outcome::Found { .. } | Outcome::Absent)
+            | (Action::List { .. }, Outcome::Listed { .. })
+            | (Action::Watch { .. }, Outcome::Watched { .. })
+    );
     if !answers {
         return wrong("the record is wrong: such a request cannot have such an answer");
     }
