@@ -11,7 +11,7 @@ use warren_proto::session::{
 use warren_proto::store;
 use warren_raft::ProposeError;
 use warren_state::ClusterState;
-use warren_types::{ContainerId, ContainerStatus, DesiredState, Id128, Node, NodeId};
+use warren_types::{ContainerId, ContainerStatus, DesiredState, Id128, Node, NodeId, NodeRole};
 
 /// How long a new session may take to say who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -56,6 +56,7 @@ pub(super) async fn serve(
     let running = Session {
         dispatcher,
         node: node.id,
+        role: node.role,
         session,
         requests,
         outbound,
@@ -105,6 +106,8 @@ async fn refuse(outbound: &mpsc::Sender<ManagerMessage>, reason: String) {
 struct Session<'a> {
     dispatcher: &'a Dispatcher,
     node: NodeId,
+    /// What the welcome said.
+    role: NodeRole,
     session: u64,
     requests: Arc<Requests>,
     outbound: mpsc::Sender<ManagerMessage>,
@@ -135,6 +138,11 @@ impl Session<'_> {
         loop {
             revisions.mark_unchanged();
             let state = self.dispatcher.shared.raft.state();
+            if let Some(reason) = self.outdated(&state) {
+                let shutdown = manager_message::Body::Shutdown(session::Shutdown { reason });
+                let _ = self.send(shutdown).await;
+                return;
+            }
             match self.bring_up_to_date(&state, &sent, complete).await {
                 Ok(Some(next)) => (sent, complete) = (next, false),
                 Ok(None) => {}
@@ -156,6 +164,17 @@ impl Session<'_> {
                     () = self.dispatcher.shared.statuses.closed() => return,
                 }
             }
+        }
+    }
+
+    /// Why the node has to open another session: it learns its role, or that it was removed, from the next welcome.
+    fn outdated(&self, state: &ClusterState) -> Option<String> {
+        match state.node(self.node) {
+            None => Some("the node was removed from the cluster".to_owned()),
+            Some(node) if node.role != self.role => {
+                Some(format!("the node is a {} now", node.role.name()))
+            }
+            Some(_) => None,
         }
     }
 
