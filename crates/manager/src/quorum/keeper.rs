@@ -42,16 +42,21 @@ impl Keeper {
         let mut removed = self.control.raft.removed();
         let mut retry = RETRY_MIN;
         let mut lock = None;
+        let mut demoted = false;
         loop {
             revisions.mark_unchanged();
             self.follow_settings();
             self.follow_lock(&mut lock);
             // The others say so: what exactly, they say when they are asked to take this manager back.
             let told = *removed.borrow_and_update();
-            if let Some(event) = self.dismissed() {
-                // A closed channel means that the daemon ends anyway.
-                let _ = self.events.send(event).await;
-                return;
+            match self.dismissed() {
+                Some(ManagerEvent::Demoted) => self.tell_demoted(&mut demoted).await,
+                Some(event) => {
+                    // A closed channel means that the daemon ends anyway.
+                    let _ = self.events.send(event).await;
+                    return;
+                }
+                None => demoted = false,
             }
             let wait = match self.lack().or(told.then_some(Lack::Membership)) {
                 None => {
@@ -65,8 +70,8 @@ impl Keeper {
                         RETRY_MIN
                     }
                     Err(error) if told && error.kind == ErrorKind::PermissionDenied => {
-                        let _ = self.events.send(ManagerEvent::Demoted).await;
-                        return;
+                        self.tell_demoted(&mut demoted).await;
+                        LOOK
                     }
                     Err(error) if error.kind == ErrorKind::Removed => {
                         let _ = self.events.send(ManagerEvent::Removed).await;
@@ -84,6 +89,14 @@ impl Keeper {
                 _ = removed.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// Once in a row. The daemon asks the cluster for the certificate that the node is worth now, and ends this manager when
+    /// that is a worker's. What a joining manager is sent first may be older than its office; it goes on then.
+    async fn tell_demoted(&self, told: &mut bool) {
+        if !std::mem::replace(told, true) {
+            let _ = self.events.send(ManagerEvent::Demoted).await;
         }
     }
 

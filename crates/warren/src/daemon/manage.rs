@@ -129,6 +129,9 @@ async fn watch(
             return Ok((Why::Changed, Stop::QUICK));
         }
         follow(life, manager).await?;
+        let record = manager.state().node(life.node).cloned();
+        // Perhaps told from records that were older than its office.
+        demoted &= !record.is_some_and(|node| node.role.is_manager());
         tokio::select! {
             stop = life.signals.asked() => return Ok((Why::Stop, stop)),
             event = manager.event() => match event {
@@ -136,7 +139,7 @@ async fn watch(
                 ManagerEvent::Removed => return Ok((Why::Removed, Stop::QUICK)),
                 ManagerEvent::Recover => return Ok((Why::Recover, Stop::QUICK)),
                 ManagerEvent::Demoted => {
-                    tracing::info!("this node is a worker now; it gives its manager's certificate back");
+                    tracing::info!("this node may be no manager any more; it asks for its present certificate");
                     demoted = true;
                     credentials.hurry();
                 }
