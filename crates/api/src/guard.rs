@@ -146,6 +146,9 @@ impl Door {
             }
             (Some(Standing::Unknown), _) => Err(not_listed(by)),
             (Some(Standing::Removed), _) => Err(removed(by)),
+            // It forwards what came to it before it learned of its demotion: nobody forges anything, and the client
+            // may ask another manager.
+            (Some(Standing::Demoted), _) => Err(demoted(by)),
             _ => {
                 record_refusal(rule.path, by, "forged");
                 Err(Status::new(
@@ -286,6 +289,15 @@ fn unknown_call(path: &str) -> Status {
 fn removed(caller: &Caller) -> Status {
     ApiError::Removed {
         what: format!("node {} was removed from the quorum", caller.name),
+    }
+    .into()
+}
+
+fn demoted(caller: &Caller) -> Status {
+    ApiError::NotTaken {
+        what: format!("node {} is no manager any more", caller.name),
+        remedy: "ask another manager".to_owned(),
+        leader: None,
     }
     .into()
 }

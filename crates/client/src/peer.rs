@@ -23,7 +23,7 @@ use warren_types::NodeId;
 use zeroize::Zeroizing;
 
 /// Longest time to open a connection to another manager.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+const CONNECT_LIMIT: Duration = Duration::from_millis(700);
 /// Time limit of the short calls.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of one piece of a snapshot.

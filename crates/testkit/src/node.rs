@@ -347,12 +347,13 @@ impl Node {
         path.display().to_string()
     }
 
-    /// The end of the daemon's log.
+    /// The end of the daemon's log, without the record of calls.
     #[must_use]
     pub fn log_tail(&self) -> String {
         let text = std::fs::read(self.log_file()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
-        let lines: Vec<&str> = text.lines().collect();
+        let lines = text.lines().filter(|line| !line.contains(" audit: "));
+        let lines: Vec<&str> = lines.collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 

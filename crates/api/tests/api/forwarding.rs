@@ -230,7 +230,7 @@ async fn nobody_but_a_manager_speaks_for_others() {
     // One that is no manager any more may not.
     for (standing, wanted) in [
         (Standing::Removed, Code::PermissionDenied),
-        (Standing::Demoted, Code::PermissionDenied),
+        (Standing::Demoted, Code::Unavailable),
         (Standing::Unknown, Code::Unavailable),
         (Standing::Member, Code::Ok),
     ] {

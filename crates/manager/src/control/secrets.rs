@@ -5,7 +5,7 @@ use crate::edge;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_api::{ApiError, ApiResult, Caller, ChangeOptions, SecretView};
-use warren_state::{ClusterState, Op};
+use warren_state::{ClusterState, Op, OpResult};
 use warren_types::{Revision, Secret, SecretId};
 
 /// The secret with this id or name.
@@ -61,7 +61,7 @@ pub(super) async fn create(
         .map_err(|e| ApiError::internal(e.to_string()))?;
     let secret = Secret {
         id: SecretId(id),
-        name: name.clone(),
+        name,
         labels,
         data: sealed,
         size: data.len() as u64,
@@ -69,15 +69,9 @@ pub(super) async fn create(
         updated_at: time,
         version: Revision(0),
     };
-    let (_, state) = control
-        .change(
-            caller,
-            time,
-            vec![Op::SecretCreate(Box::new(secret))],
-            &options,
-        )
-        .await?;
-    find(&state, &name).map(|s| view(&state, s))
+    let op = Op::SecretCreate(Box::new(secret.clone()));
+    let (applied, state) = control.change(caller, time, vec![op], &options).await?;
+    written(&state, secret, applied.results.first())
 }
 
 pub(super) async fn update(
@@ -101,10 +95,32 @@ pub(super) async fn update(
     };
     let op = Op::SecretUpdate {
         expect: options.expect,
-        secret: Box::new(secret),
+        secret: Box::new(secret.clone()),
     };
-    let (_, state) = control.change(caller, time, vec![op], &options).await?;
-    find(&state, &old.name).map(|s| view(&state, s))
+    let (applied, state) = control.change(caller, time, vec![op], &options).await?;
+    written(&state, secret, applied.results.first())
+}
+
+/// The answer to a write is what that write made, also when somebody else has changed or removed the secret since: "not
+/// found" would say that nothing was done.
+fn written(
+    state: &ClusterState,
+    secret: Secret,
+    result: Option<&OpResult>,
+) -> ApiResult<SecretView> {
+    let Some(OpResult::Changed { id, version, .. }) = result else {
+        return Err(ApiError::internal("the state gave no secret back"));
+    };
+    let (id, version) = (SecretId(*id), *version);
+    let now = state.secret(id).filter(|now| now.version == version);
+    let written = now.cloned().unwrap_or_else(|| {
+        Arc::new(Secret {
+            id,
+            version,
+            ..secret
+        })
+    });
+    Ok(view(state, &written))
 }
 
 pub(super) async fn delete(control: &Control, caller: &Caller, target: &str) -> ApiResult<()> {
@@ -113,4 +129,35 @@ pub(super) async fn delete(control: &Control, caller: &Caller, target: &str) -> 
         .change_now(caller, Op::SecretDelete { id, expect: None })
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_state::ObjectKind;
+    use warren_types::Timestamp;
+
+    #[test]
+    fn a_write_is_answered_by_what_it_wrote_whatever_came_after_it() {
+        let id = SecretId::from_u128(7);
+        let secret = Secret {
+            id,
+            name: "word".to_owned(),
+            labels: BTreeMap::new(),
+            data: warren_types::SealedData::default(),
+            size: 3,
+            created_at: Timestamp(1),
+            updated_at: Timestamp(1),
+            version: Revision(0),
+        };
+        let result = OpResult::Changed {
+            kind: ObjectKind::Secret,
+            id: id.0,
+            version: Revision(9),
+        };
+        // It has been removed since.
+        let view = written(&ClusterState::default(), secret, Some(&result)).unwrap();
+        assert_eq!((view.secret.id, view.secret.version), (id, Revision(9)));
+        assert_eq!(view.secret.size, 3);
+    }
 }

@@ -7,8 +7,8 @@ use warren_api::{ApiError, ApiResult, Caller, ChangeOptions};
 use warren_proto::convert::ServiceView;
 use warren_state::{ClusterState, Op, OpResult};
 use warren_types::{
-    ActualState, ContainerId, DesiredState, HealthVerdict, Id128, Mode, RolloutState, Service,
-    ServiceId, ServiceSpec,
+    ActualState, ContainerId, DesiredState, HealthVerdict, Id128, Mode, Revision, RolloutState,
+    Service, ServiceId, ServiceSpec,
 };
 
 /// The service with this id or name. One that is being deleted is still shown.
@@ -171,15 +171,59 @@ async fn changed(
     op: Op,
     options: &ChangeOptions,
 ) -> ApiResult<ServiceView> {
+    let spec = match &op {
+        Op::ServiceCreate { spec, .. } | Op::ServiceUpdate { spec, .. } => Some(spec.clone()),
+        _ => None,
+    };
     let (applied, state) = control
         .change(caller, edge::now(), vec![op], options)
         .await?;
     let id = applied.results.first().and_then(service_id);
     let id = id.ok_or_else(|| ApiError::internal("the state gave no service back"))?;
-    let service = state
-        .service(id)
+    let version = applied.results.first().and_then(version_of);
+    let now = state.service(id);
+    if let Some(service) = now.filter(|now| version.is_none_or(|version| now.version == version)) {
+        return Ok(view(&state, service));
+    }
+    let service = written(now, id, spec, version.unwrap_or_default())
         .ok_or_else(|| ApiError::not_found("service", id.to_string()))?;
-    Ok(view(&state, service))
+    Ok(view(&state, &Arc::new(service)))
+}
+
+/// A service as a write left it that somebody else has changed or removed since. The answer is about that write: "not
+/// found", or the other one's spec, would say that nothing was done. `None` when it is gone and the write had no spec.
+fn written(
+    now: Option<&Arc<Service>>,
+    id: ServiceId,
+    spec: Option<Arc<ServiceSpec>>,
+    version: Revision,
+) -> Option<Service> {
+    match (now, spec) {
+        (Some(now), spec) => Some(Service {
+            spec: spec.unwrap_or_else(|| now.spec.clone()),
+            version,
+            ..Service::clone(now)
+        }),
+        (None, Some(spec)) => Some(Service {
+            id,
+            spec,
+            revision: 1,
+            revisions: Vec::new(),
+            rollout: None,
+            deleting: true,
+            created_at: edge::now(),
+            updated_at: edge::now(),
+            version,
+        }),
+        (None, None) => None,
+    }
+}
+
+const fn version_of(result: &OpResult) -> Option<Revision> {
+    match result {
+        OpResult::Service { version, .. } | OpResult::Changed { version, .. } => Some(*version),
+        OpResult::Removed { .. } | OpResult::Statuses(_) => None,
+    }
 }
 
 fn service_id(result: &OpResult) -> Option<ServiceId> {

@@ -5,7 +5,7 @@ use crate::edge;
 use std::sync::Arc;
 use warren_api::{ApiError, ApiResult, Caller, ChangeOptions, NewVolume, VolumeView};
 use warren_proto::session::{self, reply, request};
-use warren_state::{ClusterState, Op};
+use warren_state::{ClusterState, Op, OpResult};
 use warren_types::{Mount, Revision, Volume, VolumeId};
 
 /// The volume with this id or name.
@@ -49,7 +49,6 @@ pub(super) async fn create(
     options: ChangeOptions,
 ) -> ApiResult<VolumeView> {
     let time = edge::now();
-    let name = new.name.clone();
     let volume = Volume {
         id: VolumeId(edge::new_id()),
         name: new.name,
@@ -61,15 +60,21 @@ pub(super) async fn create(
         created_at: time,
         version: Revision(0),
     };
-    let (_, state) = control
-        .change(
-            caller,
-            time,
-            vec![Op::VolumeCreate(Box::new(volume))],
-            &options,
-        )
-        .await?;
-    find(&state, &name).map(|v| view(&state, v))
+    let op = Op::VolumeCreate(Box::new(volume.clone()));
+    let (applied, state) = control.change(caller, time, vec![op], &options).await?;
+    let Some(OpResult::Changed { id, version, .. }) = applied.results.first() else {
+        return Err(ApiError::internal("the state gave no volume back"));
+    };
+    // It may have been removed since; made it was.
+    let (id, version) = (VolumeId(*id), *version);
+    let made = state.volume(id).cloned().unwrap_or_else(|| {
+        Arc::new(Volume {
+            id,
+            version,
+            ..volume
+        })
+    });
+    Ok(view(&state, &made))
 }
 
 /// The record goes first: after that nothing can mount the volume, so its data can go too.

@@ -221,8 +221,8 @@ impl Worker {
         let name = format!("{SECRETS}{number}");
         let client = self.client.clone();
         match self.rng.below(16) {
-            0 | 1 => self.create_secret(number).await,
-            2 => {
+            0..3 => self.create_secret(number).await,
+            3 => {
                 let action = Action::Delete {
                     name: name.clone(),
                     expect: None,
