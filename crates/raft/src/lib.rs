@@ -98,8 +98,4 @@ pub struct Bugs {
     pub install_keeps_old_state: bool,
     /// Readers see the state without the last entry of which they were told.
     pub published_late: bool,
-    /// The leader relies on a quorum's acknowledgement for longer than the others keep their promise.
-    pub lease_too_long: bool,
-    /// A restarted node does not keep the promise that it may have given before.
-    pub promise_forgotten: bool,
 }

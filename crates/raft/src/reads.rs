@@ -60,12 +60,6 @@ impl RaftHandle {
         } else {
             Duration::ZERO
         };
-        #[cfg(any(test, feature = "testing"))]
-        let age = if self.inner.bugs.lease_too_long {
-            Duration::from_secs(3)
-        } else {
-            age
-        };
         let option =
             LinearizerOption::new(Some(age), true).with_wait_timeout(profile.election_max());
         match self.inner.engine.get_read_linearizer(option).await {

@@ -121,8 +121,6 @@ impl Parts {
         }
         // One that never voted nor heard a leader has promised nothing.
         let promised = !log.meta().is_empty() || log.next_index() > 0;
-        #[cfg(any(test, feature = "testing"))]
-        let promised = promised && !config.bugs.promise_forgotten;
         let hold = if promised {
             config.profile.lease()
         } else {

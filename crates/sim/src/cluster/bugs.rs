@@ -69,7 +69,7 @@ pub struct ClusterBugs {
 #[must_use]
 pub fn cluster_bugs() -> Vec<(&'static str, ClusterBugs)> {
     type Plant = fn(&mut ClusterBugs);
-    let plants: [(&'static str, Plant); 28] = [
+    let plants: [(&'static str, Plant); 26] = [
         ("skip-sync", |b| b.raft.storage.skip_sync = true),
         ("acknowledge-before-sync", |b| {
             b.raft.acknowledge_before_sync = true;
@@ -90,8 +90,6 @@ pub fn cluster_bugs() -> Vec<(&'static str, ClusterBugs)> {
         }),
         ("published-late", |b| b.raft.published_late = true),
         ("stale-read", |b| b.raft.stale_read = true),
-        ("lease-too-long", |b| b.raft.lease_too_long = true),
-        ("promise-forgotten", |b| b.raft.promise_forgotten = true),
         ("acknowledge-before-quorum", |b| {
             b.sim.acknowledge_before_quorum = true;
         }),
