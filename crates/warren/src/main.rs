@@ -115,9 +115,10 @@ async fn run_daemon(
 /// Log lines go to standard error: standard output is for data.
 fn log_to_stderr(global: &GlobalArgs) {
     let level = global.log_level.name();
-    // openraft tells every heartbeat at info; what matters of it reaches our own lines.
+    // openraft tells every heartbeat, and at warn each one that a dead manager does not answer; what matters of it reaches
+    // our own lines.
     let filter = tracing_subscriber::EnvFilter::new(format!(
-        "{level},openraft=warn,nlink=error,libcontainer=warn,libcgroups=warn,h2=warn,hyper=warn"
+        "{level},openraft=error,nlink=error,libcontainer=warn,libcgroups=warn,h2=warn,hyper=warn"
     ));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
