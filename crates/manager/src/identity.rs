@@ -228,7 +228,7 @@ fn found(
     for data_key in data_keys.keys() {
         change.data_key(&wrap_key, data_key);
     }
-    change.put(WRAP_KEY, &*wrap_key);
+    change.put(WRAP_KEY, *wrap_key);
     change.put(CLUSTER_ID, cluster.to_string());
     change.put(NODE_ID, node.to_string());
     change.put(NODE_NAME, &new.name);

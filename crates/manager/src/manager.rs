@@ -254,7 +254,7 @@ async fn found(raft: &RaftHandle, config: &ManagerConfig) -> Result<(), ManagerE
         }
         return Ok(());
     }
-    if !identity.founding_ca.is_some() {
+    if !identity.is_founder() {
         return Ok(());
     }
     let member = Member {

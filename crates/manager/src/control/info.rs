@@ -162,7 +162,7 @@ fn warnings(
     let voters = status.voters.len();
     if voters == 2 {
         found.push("two managers tolerate no failure: add a third with `warren cluster join-token manager`".to_owned());
-    } else if voters > 2 && voters % 2 == 0 {
+    } else if voters > 2 && voters.is_multiple_of(2) {
         found.push(format!(
             "{voters} managers tolerate no more failures than {}: add or demote one",
             voters - 1

@@ -44,6 +44,9 @@ pub(crate) struct Session {
     pub(crate) running: usize,
 }
 
+/// Asks how a worker stands.
+pub(crate) type Asked = Box<dyn Fn() -> Session + Send + Sync>;
+
 /// Takes the unlock key.
 #[async_trait]
 pub(crate) trait Unlock: Send + Sync {
@@ -66,7 +69,7 @@ pub(crate) struct Facts {
 pub(crate) struct Plain {
     pub(crate) facts: Facts,
     pub(crate) state: Mutex<State>,
-    pub(crate) standing: Box<dyn Fn() -> Session + Send + Sync>,
+    pub(crate) standing: Asked,
     pub(crate) unlock: Option<Arc<dyn Unlock>>,
     pub(crate) stop: mpsc::Sender<Duration>,
 }

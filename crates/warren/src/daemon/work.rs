@@ -1,6 +1,6 @@
 //! The parts of a worker: a session to any manager, and a local socket that leads to one.
 
-use super::plain::{Plain, Session, State};
+use super::plain::{Asked, Plain, Session, State};
 use super::{Life, Serving, Stop, Why};
 use crate::failure::Failure;
 use std::path::Path;
@@ -86,8 +86,6 @@ pub(super) fn remove(path: &Path) -> Result<(), Failure> {
         _ => Ok(()),
     }
 }
-
-type Asked = Box<dyn Fn() -> Session + Send + Sync>;
 
 fn standing(life: &Life) -> Result<(watch::Receiver<News>, Asked), Failure> {
     let worker = life.worker.as_ref();
