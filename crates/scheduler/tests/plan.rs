@@ -50,7 +50,7 @@ impl World {
             reason: String::new(),
             subnet: String::new(),
             version_text: String::new(),
-        certificate_root: String::new(),
+            certificate_root: String::new(),
             created_at: NOW,
             updated_at: NOW,
             version: Revision(0),

@@ -153,7 +153,7 @@ impl World {
             reason: String::new(),
             subnet: String::new(),
             version_text: String::new(),
-        certificate_root: String::new(),
+            certificate_root: String::new(),
             created_at: self.now,
             updated_at: self.now,
             version: Revision(0),
