@@ -11,6 +11,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("redis-server", "/usr/bin/redis-server"),
     ("containerd", "/usr/bin/containerd"),
     ("runc", "/usr/sbin/runc"),
+    ("etcd-server", "/usr/bin/etcd"),
     ("iproute2", "/bin/ip"),
     ("nftables", "/usr/sbin/nft"),
 ];
