@@ -68,11 +68,9 @@ async fn warren(target: Target) -> Result<Figures, String> {
         move |number: usize| {
             let client = client.clone();
             async move {
-                let made = client.create_secret(
-                    &format!("b-{number}"),
-                    vec![b'x'; VALUE_BYTES],
-                    BTreeMap::new(),
-                );
+                let name = format!("b-{number}");
+                let value = vec![b'x'; VALUE_BYTES];
+                let made = client.create_secret(&name, value, BTreeMap::new());
                 made.await.map(drop).map_err(|e| e.to_string())
             }
         }
