@@ -216,10 +216,7 @@ mod tests {
         warren_types::ClusterSettings {
             id: warren_types::ClusterId::from_u128(7),
             name: "test".to_owned(),
-            ca: warren_types::CaMaterial {
-                roots_pem: vec!["root".to_owned()],
-                ..warren_types::CaMaterial::default()
-            },
+            ca: warren_types::CaMaterial::default(),
             key_epochs: Vec::new(),
             container_pool: crate::init::CONTAINER_POOL.to_owned(),
             node_prefix_len: crate::init::NODE_PREFIX_LEN,
