@@ -10,10 +10,37 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// Mode of directories and files: the owner only. Logs and snapshots hold the whole cluster state.
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+
+/// How long a lock of a daemon that is dead is waited for. A child that the daemon was about to start holds its files
+/// until it runs its own program: milliseconds, or as long as a loaded machine lets it wait for a processor.
+const LEFTOVER_WAIT: Duration = Duration::from_secs(5);
+/// Time between attempts to get such a lock.
+const LEFTOVER_RETRY: Duration = Duration::from_millis(2);
+
+/// The process that wrote its id into a lock file. It serves the message and the wait; unreadable is no error.
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Whether a process runs; one that waits for its parent to collect it does not.
+fn is_alive(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // "pid (name) state …", and the name may hold anything.
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    !matches!(state, Some('Z' | 'X'))
+}
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -238,18 +265,18 @@ impl Disk for RealDisk {
             .mode(FILE_MODE)
             .open(self.full(path))
             .map_err(fail)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // The pid only serves the message; unreadable is no second error.
-                let _ = file.read_to_string(&mut text);
-                return Err(StorageError::Locked {
-                    file: name,
-                    pid: text.trim().parse().ok(),
-                });
+        let begin = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(fail(error)),
+                Err(TryLockError::WouldBlock) => {}
             }
-            Err(TryLockError::Error(error)) => return Err(fail(error)),
+            let pid = holder(&mut file);
+            if pid.is_none_or(is_alive) || begin.elapsed() >= LEFTOVER_WAIT {
+                return Err(StorageError::Locked { file: name, pid });
+            }
+            std::thread::sleep(LEFTOVER_RETRY);
         }
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))

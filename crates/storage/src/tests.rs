@@ -42,6 +42,31 @@ fn conformance_of_the_real_disk() {
 }
 
 #[test]
+fn a_lock_that_a_dead_daemon_left_to_a_child_is_waited_for() {
+    use std::process::{Command, Stdio};
+    let root = tempfile::tempdir().unwrap();
+    let disk = RealDisk::open(root.path()).unwrap();
+    let mut gone = Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let path = root.path().join("LOCK");
+    std::fs::write(&path, gone.id().to_string()).unwrap();
+    // The child has the locked file as its output; it lives until its input ends.
+    let locked = std::fs::File::options().write(true).open(&path).unwrap();
+    locked.lock().unwrap();
+    let mut child = Command::new("cat")
+        .stdin(Stdio::piped())
+        .stdout(locked)
+        .spawn()
+        .unwrap();
+    let other = std::fs::File::open(&path).unwrap();
+    assert!(other.try_lock().is_err(), "the child holds the lock");
+    let waits = std::thread::spawn(move || disk.lock("LOCK").map(drop));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    waits.join().unwrap().unwrap();
+}
+
+#[test]
 fn secrets_are_for_the_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let root = tempfile::tempdir().unwrap();
