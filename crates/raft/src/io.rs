@@ -40,7 +40,7 @@ pub(crate) enum Op {
     Purge { upto: LogId, done: Done },
     /// Look whether there is room again.
     Probe { done: oneshot::Sender<bool> },
-    /// Leave a checkpoint and end.
+    /// Leave a note of the end, and end.
     Close { done: oneshot::Sender<()> },
 }
 
@@ -167,7 +167,7 @@ impl Writer {
             }
             Op::Close { done } => {
                 if let Err(error) = self.shared.log().close() {
-                    tracing::warn!(%error, "cannot leave a checkpoint in the log; nothing is lost");
+                    tracing::warn!(%error, "cannot note the end of the log; nothing is lost");
                 }
                 self.give_up("the engine was stopped");
                 let _ = done.send(());

@@ -331,7 +331,7 @@ impl LogStore {
         self.send(Op::Probe { done }).is_ok() && answer.await.unwrap_or(false)
     }
 
-    /// Leaves a checkpoint and ends the writer.
+    /// Notes the end of the log and ends the writer.
     pub(crate) async fn close(&self) {
         let (done, answer) = oneshot::channel();
         if self.send(Op::Close { done }).is_ok() {

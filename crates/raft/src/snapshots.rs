@@ -109,14 +109,17 @@ impl Snapshots {
         for error in damaged {
             tracing::warn!(%error, "a damaged snapshot is skipped, the log reaches back to before it");
         }
-        let mut kept = Vec::new();
+        let (mut kept, mut damaged) = (Vec::new(), Vec::new());
         for (index, info) in self.store.list()? {
-            if newest.as_ref().is_some_and(|newest| index <= newest.index) {
-                let info = info?;
-                kept.push(Stored {
-                    meta: decode_meta(&info)?,
-                    info,
-                });
+            match info {
+                Ok(info) if newest.as_ref().is_some_and(|newest| index <= newest.index) => {
+                    kept.push(Stored {
+                        meta: decode_meta(&info)?,
+                        info,
+                    });
+                }
+                Err(error) if !error.is_corrupt() => return Err(error.into()),
+                _ => damaged.push(index),
             }
         }
         let candidate = match kept.first() {
@@ -128,6 +131,11 @@ impl Snapshots {
         };
         self.inner().kept = kept;
         self.store.sweep()?;
+        // Nobody needs them, and they must not be counted among the newest two that are kept.
+        for index in damaged {
+            tracing::warn!(index, "a damaged snapshot is removed");
+            self.store.discard(index)?;
+        }
         Ok(candidate)
     }
 

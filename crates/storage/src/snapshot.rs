@@ -112,7 +112,7 @@ impl SnapshotStore {
                 limit: MAX_META_BYTES as u64,
             });
         }
-        let path = join(&self.dir, &format!("snap-{index:016x}.snap"));
+        let path = self.path(index);
         // Two of the same index may be on their way (one made here, one received): each has its own file.
         let number = self.writers.fetch_add(1, Ordering::Relaxed);
         let temp = format!("{path}.{number}.tmp");
@@ -143,6 +143,16 @@ impl SnapshotStore {
         head.extend_from_slice(&sum.to_le_bytes());
         writer.put(&head)?;
         Ok(writer)
+    }
+
+    fn path(&self, index: u64) -> String {
+        join(&self.dir, &format!("snap-{index:016x}.snap"))
+    }
+
+    /// Removes the snapshot of this index, whatever is in its file.
+    pub fn discard(&self, index: u64) -> Result<()> {
+        self.disk.remove(&self.path(index))?;
+        self.disk.sync_dir(&self.dir)
     }
 
     /// Opens a snapshot for reading.

@@ -131,6 +131,42 @@ async fn damage_to_any_region_heals_from_the_others() {
     cluster.stop().await;
 }
 
+/// The newest snapshot, with its last index in its name.
+fn newest_snapshot(disk: &FaultyDisk) -> String {
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    files.filter(|path| path.ends_with(".snap")).max().unwrap()
+}
+
+/// A damaged snapshot that nobody needs is out of the way: neither is it in the way of later starts, nor does it take the
+/// place of a sound one. Found by the simulator.
+#[tokio::test]
+async fn a_damaged_snapshot_costs_nothing_again_and_again() {
+    let disk = FaultyDisk::new(2);
+    let mut raft = fresh(small(), Arc::new(disk.clone())).await;
+    for round in 0..6 {
+        for number in 0..50 {
+            raft.propose(&create(round * 100 + number, 20))
+                .await
+                .unwrap();
+        }
+        wait_for("a snapshot of this round", || {
+            raft.status().snapshot_index > Some(round * 50)
+        })
+        .await;
+        let hash = raft.state().hash();
+        raft.shutdown().await;
+        // In its head, by which even an older one is known.
+        assert!(disk.tamper(&newest_snapshot(&disk), |data| data[30] ^= 1));
+        let arc = Arc::new(disk.clone());
+        raft = RaftHandle::start(small(), arc, Arc::new(NoPeers))
+            .await
+            .unwrap();
+        raft.wait_ready(LIMIT).await.unwrap();
+        assert_eq!(raft.state().hash(), hash, "round {round}");
+    }
+    raft.shutdown().await;
+}
+
 fn ruin(disk: &FaultyDisk) {
     for (path, _) in disk.files() {
         if path.ends_with(".seg") {

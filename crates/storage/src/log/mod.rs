@@ -6,12 +6,13 @@
 //! record is on its way to the disk at any time. From that follows how a damaged file is read: an
 //! incomplete record is a *torn tail*, and dropped, only if its missing sectors are blank and nothing was
 //! written after it; everything else is damage, and an error. What was acknowledged cannot be dropped
-//! unless whole sectors at the very end turn to zeros on a machine that was not shut down cleanly:
-//! [`Log::close`] leaves a checkpoint which makes even that visible.
+//! unless whole sectors at the very end turn to zeros after a crash: [`Log::close`] leaves a note of the end which makes even
+//! that visible after a clean stop.
 //!
 //! Cuts and purges are records too: nothing is ever overwritten, so there is no moment at which a
 //! crash could bring back cut entries or lose kept ones. Purged segments are removed as whole files.
 
+mod end;
 mod record;
 mod replay;
 mod segment;
@@ -128,8 +129,8 @@ pub struct Log {
     end: u32,
     /// A failed write may have left something up to here behind `end`.
     dirty_end: u32,
-    /// Whether the last record proves that all before it was synced.
-    proven: bool,
+    /// The end at the last clean stop, as noted on the disk.
+    noted: Option<end::End>,
     failed: Option<String>,
     record: Vec<u8>,
     buffer: Vec<u8>,
@@ -170,7 +171,7 @@ impl Log {
             chain: 0,
             end: 0,
             dirty_end: 0,
-            proven: true,
+            noted: None,
             failed: None,
             record: Vec::new(),
             buffer: Vec::new(),
@@ -368,15 +369,6 @@ impl Log {
         Ok(())
     }
 
-    /// Leaves a checkpoint, so that from now on any damage to what was stored can be told from a torn tail. To be
-    /// called at a clean stop. Does nothing when there is one already.
-    pub fn close(&mut self) -> Result<()> {
-        if self.proven || self.failed.is_some() {
-            return Ok(());
-        }
-        self.write_mark(Kind::Checkpoint, self.next, &[])
-    }
-
     fn cut_places(&mut self, from: u64) {
         while self.places.back().is_some_and(|place| place.first >= from) {
             self.places.pop_back();
@@ -460,9 +452,7 @@ impl Log {
         let mut record = Vec::new();
         self.begin_record(&mut record, kind, index, 0, body.len());
         record.extend_from_slice(body);
-        self.write_record(&record)?;
-        self.proven = kind == Kind::Checkpoint;
-        Ok(())
+        self.write_record(&record).map(drop)
     }
 
     /// Writes and syncs one record; says where it is (segment, sector, number of sectors).
@@ -519,7 +509,6 @@ impl Log {
         self.chain = crc32fast::hash(record);
         self.end += sectors;
         self.dirty_end = self.end;
-        self.proven = false;
         Ok(place)
     }
 

@@ -115,7 +115,7 @@ pub(super) enum Kind {
     Cut,
     /// Entries up to `index` are no longer needed; the body is the mark.
     Purge,
-    /// Nothing; proves that all before it was synced.
+    /// Nothing. Earlier builds left it at a clean stop.
     Checkpoint,
     /// A new value of what the caller keeps beside its entries; the body is the value.
     Meta,

@@ -58,6 +58,7 @@ impl Log {
                 .map_or_else(String::new, |segment| self.disk.describe(&segment.path));
             return Err(corrupt(&first, 0, "segments before it are missing"));
         }
+        self.check_end()?;
         self.repair(dirty_end)
     }
 
@@ -92,7 +93,6 @@ impl Log {
     /// Replays one segment, up to a known end or to its tail. Returns the end of what a torn write left.
     fn replay_segment(&mut self, image: &Image, sealed_end: Option<u32>) -> Result<u32> {
         self.end = 1;
-        self.proven = true;
         loop {
             if sealed_end == Some(self.end) {
                 return Ok(self.end);
@@ -158,7 +158,6 @@ impl Log {
             Kind::Checkpoint => {}
             Kind::Meta => self.meta = body.to_vec(),
         }
-        self.proven = head.kind == Kind::Checkpoint;
         Ok(())
     }
 
