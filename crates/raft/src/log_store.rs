@@ -201,6 +201,7 @@ impl LogShared {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn tell_start(
         &self,
+        healing: bool,
         found: Option<&crate::snapshots::Candidate>,
     ) -> Result<(), RaftError> {
         let Some(observer) = &self.lab.observer else {
@@ -220,6 +221,7 @@ impl LogShared {
             Some((crate::testing::entry_id(last), &found.state))
         });
         observer.started(
+            healing,
             cache.purged.as_ref().map(crate::testing::entry_id),
             &entries,
             cache.vote.as_ref().map(crate::testing::vote_info),

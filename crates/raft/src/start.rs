@@ -58,7 +58,7 @@ pub(crate) async fn start(
     let machine = parts.machine(&config, found);
     let shared = parts.log_shared(&config, log)?;
     #[cfg(any(test, feature = "testing"))]
-    shared.tell_start(told.as_ref())?;
+    shared.tell_start(parts.home.record().healing, told.as_ref())?;
     let (log, writer, mut tasks) = start_writer(shared, &parts.snapshots, config.io)?;
     let network = Network {
         id: config.id,

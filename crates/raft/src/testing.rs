@@ -49,9 +49,11 @@ pub struct VoteInfo {
 
 /// Is told what happens inside the engine, at once and in order. Must not call the engine.
 pub trait Observer: Send + Sync + Debug {
-    /// The engine starts with this log, and with this snapshot if there is one.
+    /// The engine starts with this log, and with this snapshot if there is one. `healing`: it fetches everything anew,
+    /// because its files were damaged and set aside now or in an earlier life.
     fn started(
         &self,
+        healing: bool,
         purged: Option<EntryId>,
         log: &[EntryInfo],
         vote: Option<VoteInfo>,

@@ -42,7 +42,7 @@ pub use atomic::{AtomicFile, MAX_ATOMIC_FILE_BYTES};
 pub use disk::{Disk, DiskFile, DiskLock, DiskStats, OpenMode};
 pub use error::{Result, StorageError};
 #[cfg(any(test, feature = "testing"))]
-pub use faulty::{CrashLoss, FaultyDisk};
+pub use faulty::{CrashLoss, Damage, FaultyDisk};
 pub use guard::{DirGuard, FORMAT_VERSION};
 pub use keyring::{Keyring, MAX_KEYRING_ENTRIES};
 pub use local::{AssignmentSet, LocalBatch, LocalStore, LocalTable};

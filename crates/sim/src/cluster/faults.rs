@@ -2,7 +2,7 @@
 
 use super::net::Weather;
 use std::collections::BTreeMap;
-use warren_storage::Rng;
+use warren_storage::{Damage, Rng};
 
 /// Kinds of things that happened to a cluster. Each must have had an effect often, or nothing is proven by a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,11 +73,23 @@ pub enum Kind {
     WatchLagged,
     /// All managers were down at once.
     AllDown,
+    /// Stored bytes of a manager that was down were flipped.
+    Flipped,
+    /// The end of a stored file was cut off.
+    CutShort,
+    /// A region of a stored file was zeroed.
+    Zeroed,
+    /// The damage made no difference to what the manager needs.
+    Harmless,
+    /// A manager set its damaged files aside, fetched everything anew from the others, and takes part again.
+    Healed,
+    /// A manager refused to start on damaged files, and named the command that helps.
+    Refused,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 39] = [
         Self::PowerLoss,
         Self::PowerLossInWrite,
         Self::Kill,
@@ -111,6 +123,12 @@ impl Kind {
         Self::Fenced,
         Self::WatchLagged,
         Self::AllDown,
+        Self::Flipped,
+        Self::CutShort,
+        Self::Zeroed,
+        Self::Harmless,
+        Self::Healed,
+        Self::Refused,
     ];
 }
 
@@ -194,6 +212,39 @@ pub(super) enum Fault {
     Snapshot {
         manager: usize,
     },
+    /// The manager goes down in some way, unless it is down already, and one of its files is damaged before it starts again.
+    Damage {
+        manager: usize,
+        end: End,
+        how: Damage,
+        /// Chooses the file.
+        file: usize,
+    },
+}
+
+/// A way in which a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Power,
+    Kill,
+    Stop,
+}
+
+fn damage(rng: &mut Rng, manager: usize) -> Fault {
+    Fault::Damage {
+        manager,
+        end: match rng.below(3) {
+            0 => End::Power,
+            1 => End::Kill,
+            _ => End::Stop,
+        },
+        how: match rng.below(3) {
+            0 => Damage::Flip,
+            1 => Damage::Cut,
+            _ => Damage::Zero,
+        },
+        file: usize::try_from(rng.below(1 << 16)).unwrap_or(0),
+    }
 }
 
 fn weather(rng: &mut Rng) -> Weather {
@@ -211,7 +262,7 @@ pub(super) fn choose(rng: &mut Rng, managers: usize) -> Fault {
     let one = |rng: &mut Rng| usize::try_from(rng.below(managers as u64)).unwrap_or(0);
     let manager = one(rng);
     let to = one(rng);
-    match rng.below(41) {
+    match rng.below(45) {
         0..4 => Fault::PowerInWrite {
             manager,
             after: 1 + rng.below(30),
@@ -248,6 +299,7 @@ pub(super) fn choose(rng: &mut Rng, managers: usize) -> Fault {
         },
         34..37 => Fault::Pause { manager },
         37..39 => Fault::HandOver,
-        _ => Fault::Snapshot { manager },
+        39 | 40 => Fault::Snapshot { manager },
+        _ => damage(rng, manager),
     }
 }

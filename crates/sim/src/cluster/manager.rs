@@ -3,6 +3,7 @@
 use super::api::Api;
 use super::bugs::ClusterBugs;
 use super::duties::Duties;
+use super::faults::Kind;
 use super::net::{Endpoint, Line};
 use super::probe::Ear;
 use super::stage::Stage;
@@ -12,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 use warren_raft::testing::Gate;
-use warren_raft::{IoMode, RaftConfig, RaftHandle, RaftStatus};
-use warren_storage::{CrashLoss, FaultyDisk, Rng};
+use warren_raft::{IoMode, RaftConfig, RaftError, RaftHandle, RaftStatus};
+use warren_storage::{CrashLoss, Damage, FaultyDisk, Rng};
 use warren_types::NodeId;
 
 /// How long a start may take; one that waits for a full disk is given up and tried again.
@@ -40,6 +41,14 @@ pub(super) struct Manager {
     pub(super) leaves_at: Option<u64>,
     /// Switched off for good.
     pub(super) gone: bool,
+    /// Its process ended in good order when it last ended.
+    pub(super) stopped: bool,
+    /// Its files were damaged, and it has not been well since: it counts as lost to every quorum.
+    pub(super) faulty: bool,
+    /// It has refused to start on its damaged files: the operator removes it.
+    pub(super) refused: bool,
+    /// It was healing when it was last looked at.
+    healing: bool,
     pub(super) slow: Arc<AtomicU64>,
     rng: Rng,
     number: u64,
@@ -51,6 +60,15 @@ pub(super) struct Process {
     pub(super) raft: RaftHandle,
     pub(super) gate: Arc<Gate>,
     last: Option<RaftStatus>,
+}
+
+/// What came of a start.
+pub(super) enum Started {
+    Up,
+    /// The power went meanwhile.
+    PowerLost,
+    /// It does not start on what is on its disk, and says why and what to do.
+    Refused(String),
 }
 
 impl Manager {
@@ -66,6 +84,10 @@ impl Manager {
             disk_well_at: 0,
             leaves_at: None,
             gone: false,
+            stopped: false,
+            faulty: false,
+            refused: false,
+            healing: false,
             slow: Arc::default(),
             rng: rng.fork(),
             number,
@@ -73,18 +95,16 @@ impl Manager {
         }
     }
 
+    /// Whether it will never start again as it is.
+    pub(super) fn is_lost(&self) -> bool {
+        self.refused && !self.gone && self.leaves_at.is_none()
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Starts it; false when the power goes meanwhile.
-    pub(super) async fn start(
-        &mut self,
-        stage: &Arc<Stage>,
-        bugs: ClusterBugs,
-    ) -> Result<bool, String> {
-        self.life += 1;
-        let gate = Gate::new();
+    fn config(&self, stage: &Stage, bugs: ClusterBugs) -> RaftConfig {
         let mut config = RaftConfig::new(self.node);
         config.io = IoMode::Task;
         config.segment_bytes = SEGMENT_BYTES;
@@ -97,6 +117,19 @@ impl Manager {
             name: self.name.clone(),
             probe: Arc::clone(&stage.probe),
         }));
+        config
+    }
+
+    /// Starts it.
+    pub(super) async fn start(
+        &mut self,
+        stage: &Arc<Stage>,
+        bugs: ClusterBugs,
+    ) -> Result<Started, String> {
+        self.life += 1;
+        self.stopped = false;
+        let gate = Gate::new();
+        let config = self.config(stage, bugs);
         let line = Line {
             from: self.node,
             net: Arc::clone(&stage.net),
@@ -105,14 +138,17 @@ impl Manager {
         let start = gate.wrap(RaftHandle::start(config, disk, Arc::new(line)));
         let raft = match timeout(START, start).await {
             Ok(Ok(raft)) => raft,
-            Ok(Err(error)) if !self.disk.is_down() => {
-                return Err(format!("{} cannot start: {error}", self.name));
-            }
+            Ok(Err(error)) if !self.disk.is_down() => return self.refuse(&error, &gate),
             _ => {
                 gate.kill();
-                return Ok(false);
+                return Ok(Started::PowerLost);
             }
         };
+        if self.faulty {
+            // What it forgot may include the newest term.
+            self.term = 0;
+            self.healing = raft.status().healing;
+        }
         let api = Arc::new(Api {
             node: self.node,
             raft: raft.clone(),
@@ -141,7 +177,56 @@ impl Manager {
             gate,
             last: None,
         });
-        Ok(true)
+        Ok(Started::Up)
+    }
+
+    /// A manager may refuse to start only on damaged files, and must say what to do.
+    fn refuse(&mut self, error: &RaftError, gate: &Gate) -> Result<Started, String> {
+        let text = error.to_string();
+        let name = &self.name;
+        if !self.faulty {
+            return Err(format!("{name} cannot start: {text}"));
+        }
+        if !text.contains("`warren ") {
+            return Err(format!("{name} names no command to help itself: {text}"));
+        }
+        gate.kill();
+        self.disk.kill();
+        self.refused = true;
+        Ok(Started::Refused(text))
+    }
+
+    /// What has become of the damage to its files, once that is known.
+    pub(super) fn recovered(&mut self) -> Option<Kind> {
+        let process = self.process.as_ref()?;
+        let healing = process.raft.status().healing;
+        if !self.faulty || process.gate.is_held() || healing {
+            return None;
+        }
+        self.faulty = false;
+        Some(if std::mem::take(&mut self.healing) {
+            Kind::Healed
+        } else {
+            Kind::Harmless
+        })
+    }
+
+    /// Damages one of the files that it needs; returns which, and where in it (offset and length in bytes).
+    pub(super) fn damage(&mut self, how: Damage, number: usize) -> Option<(String, usize, usize)> {
+        let files = self.disk.files().into_iter().map(|(path, _)| path);
+        let data = |path: &String| {
+            [".seg", ".snap", "HOME"]
+                .iter()
+                .any(|end| path.ends_with(end))
+        };
+        let mut files: Vec<String> = files.filter(data).collect();
+        if files.is_empty() {
+            return None;
+        }
+        let path = files.swap_remove(number % files.len());
+        let (at, len) = self.disk.damage(&path, how, self.stopped, &mut self.rng)?;
+        self.faulty = true;
+        Some((path, at, len))
     }
 
     /// Ends the process where it stands.
@@ -170,7 +255,7 @@ impl Manager {
             process.gate.release();
             let shutdown = process.gate.wrap(process.raft.shutdown());
             // Its disk may be full or slow: then it is killed in the end, as systemd would.
-            let _ = timeout(Duration::from_secs(2), shutdown).await;
+            self.stopped = timeout(Duration::from_secs(2), shutdown).await.is_ok();
         }
         self.end(stage);
         self.disk.kill();

@@ -108,6 +108,11 @@ impl Operator {
         Some((change, done))
     }
 
+    /// Whether a change is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     /// Whether it is time for another change.
     pub(super) fn is_due(&self, now: u64) -> bool {
         self.under_way.is_none() && now >= self.next_at
@@ -145,6 +150,12 @@ pub(super) fn wish(
     fewest: usize,
 ) -> Option<Option<Change>> {
     let (voters, learners) = leader.members();
+    let member = |node: &NodeId| voters.contains_key(node) || learners.contains_key(node);
+    if let Some(lost) = managers.iter().find(|m| m.is_lost() && member(&m.node)) {
+        return Some(Some(Change::Remove(lost.node)));
+    }
+    // As long as a manager lacks what it had, the others are all needed.
+    let steady = managers.iter().all(|m| m.gone || !m.faulty);
     let known = |node: &NodeId| {
         managers
             .iter()
@@ -158,9 +169,9 @@ pub(super) fn wish(
     let learning: Vec<NodeId> = learners.keys().copied().filter(known).collect();
     let strangers: Vec<NodeId> = managers
         .iter()
-        .filter(|m| !m.gone && m.leaves_at.is_none())
+        .filter(|m| !m.gone && !m.refused && m.leaves_at.is_none())
         .map(|m| m.node)
-        .filter(|node| !voters.contains_key(node) && !learners.contains_key(node))
+        .filter(|node| !member(node))
         .collect();
     let live = managers.iter().filter(|m| !m.gone).count();
     match rng.below(10) {
@@ -168,6 +179,7 @@ pub(super) fn wish(
             Some(stranger) => Some(Some(Change::Add(stranger))),
             None => (live < MEMBERS_MAX).then_some(None),
         },
+        _ if !steady => None,
         3..6 if voting.len() < VOTERS_MAX => {
             pick(rng, learning).map(|node| Some(Change::Promote(node)))
         }

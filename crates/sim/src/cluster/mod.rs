@@ -3,7 +3,8 @@
 //! Each manager is the real engine on a faulty disk of its own, with the real planners running on whoever leads, behind an
 //! API with the semantics that users have: writes come in anywhere and are forwarded, reads are linearizable or say that they
 //! are not, watches begin with a picture. Clients and an operator who adds and removes managers keep them busy, and everything
-//! that can go wrong does ([`Kind`]).
+//! that can go wrong does ([`Kind`]). Files of managers that are down are damaged too, of as many at a time as every quorum can
+//! do without: such a manager heals from the others, or refuses to start and names the command, and is removed then.
 //!
 //! Checked at every step of every manager: the invariants of Raft, `state.invariants()`, equal states at equal indexes,
 //! fencing of the planners' commands (see `probe`). At the end: that it all comes to rest as it should be, and that

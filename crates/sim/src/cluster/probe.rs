@@ -33,6 +33,8 @@ struct State {
     leaders: BTreeMap<u64, NodeId>,
     /// For whom each manager voted.
     grants: BTreeMap<(NodeId, u64), NodeId>,
+    /// The newest term in which a manager voted before it lost everything that it had.
+    forgotten: BTreeMap<NodeId, u64>,
     /// From index 0 on, without gap (state machine safety).
     committed: Vec<Committed>,
     /// The state that the committed entries make.
@@ -136,6 +138,29 @@ impl Probe {
         Some((last.id.index, last.state))
     }
 
+    /// Stored bytes of a manager are damaged from now on: it may begin anew with nothing, once.
+    pub(crate) fn damaged(&self, node: NodeId) {
+        self.state().shadow(node).damaged = true;
+    }
+
+    /// A manager has everything again, or never lacked it.
+    pub(crate) fn well(&self, node: NodeId) {
+        self.state().shadow(node).well();
+    }
+
+    /// Every set of voters that may decide anything now or later: the last committed one, and all that were written since.
+    pub(crate) fn voter_sets(&self) -> Vec<BTreeSet<NodeId>> {
+        let state = self.state();
+        let made = state
+            .memberships
+            .keys()
+            .filter(|made| state.is_committed(**made));
+        let last = made.map(|made| made.index).max().unwrap_or(0);
+        let sets = state.memberships.iter();
+        let sets = sets.filter(|(made, _)| made.index >= last);
+        sets.flat_map(|(_, sets)| sets.clone()).collect()
+    }
+
     /// The state that the committed entries make.
     pub(crate) fn reference(&self) -> ClusterState {
         self.state().reference.clone()
@@ -149,6 +174,42 @@ impl State {
 
     fn shadow(&mut self, node: NodeId) -> &mut Shadow {
         self.shadows.entry(node).or_default()
+    }
+
+    fn is_committed(&self, id: EntryId) -> bool {
+        let at = usize::try_from(id.index).ok();
+        let committed = at.and_then(|at| self.committed.get(at));
+        committed.is_some_and(|committed| committed.id == id)
+    }
+
+    /// The sets of voters by which a manager goes: those of the last membership in its log.
+    fn voters_of(&self, node: NodeId) -> Option<&Vec<BTreeSet<NodeId>>> {
+        let shadow = self.shadows.get(&node)?;
+        let real = |made: EntryId| match usize::try_from(made.index) {
+            Ok(at) if at < self.committed.len() => self.is_committed(made),
+            _ => true,
+        };
+        let known = self.memberships.iter();
+        let known = known.filter(|(made, _)| shadow.holds(**made) && real(**made));
+        known
+            .max_by_key(|(made, _)| made.index)
+            .map(|(_, sets)| sets)
+    }
+
+    /// Elected by a quorum: of each set of voters by which the new leader goes, a majority has voted for it.
+    fn elected(&mut self, node: NodeId, term: u64) {
+        let Some(sets) = self.voters_of(node) else {
+            return;
+        };
+        let voted =
+            |voter: &&NodeId| **voter == node || self.grants.get(&(**voter, term)) == Some(&node);
+        let majority = |set: &BTreeSet<NodeId>| set.iter().filter(voted).count() * 2 > set.len();
+        if !sets.iter().all(majority) {
+            let what = format!(
+                "elected by a quorum: {node} leads in term {term} without a majority of {sets:?}"
+            );
+            self.wrong(what);
+        }
     }
 
     /// Log matching: an index and a term name one entry, with one predecessor.
@@ -174,6 +235,7 @@ impl State {
 
     /// Leader completeness, when a manager begins to lead.
     fn leads(&mut self, node: NodeId, term: u64) {
+        self.elected(node, term);
         let first = *self.leaders.entry(term).or_insert(node);
         if first != node {
             self.wrong(format!(
@@ -320,12 +382,14 @@ fn decided_on_old(before: &ClusterState, command: &Command, decided: Revision) -
 impl Observer for Ear {
     fn started(
         &self,
+        healing: bool,
         purged: Option<EntryId>,
         log: &[EntryInfo],
         vote: Option<VoteInfo>,
         snapshot: Option<(EntryId, &ClusterState)>,
     ) {
         let mut state = self.probe.state();
+        let anew = healing && state.shadow(self.node).begin_anew();
         let mut before = purged.map(|purged| purged.term);
         for entry in log {
             state.matches(entry, before);
@@ -337,7 +401,14 @@ impl Observer for Ear {
             .next_back()
             .map(|((_, term), candidate)| (*term, *candidate));
         let name = &self.name;
+        if anew && let Some((term, _)) = granted {
+            state.forgotten.insert(self.node, term);
+        }
         if let Some((term, candidate)) = granted
+            && state
+                .forgotten
+                .get(&self.node)
+                .is_none_or(|known| term > *known)
             && !vote.is_some_and(|vote| {
                 vote.term > term
                     || (vote.term == term && (vote.node == candidate || vote.committed))

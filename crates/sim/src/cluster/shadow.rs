@@ -15,6 +15,10 @@ pub(super) struct Shadow {
     /// All before it were reported as durable.
     flushed: u64,
     vote: Option<VoteInfo>,
+    /// Stored bytes were damaged.
+    pub(super) damaged: bool,
+    /// What it had acknowledged before it lost everything, until it has all of that again.
+    before: Option<Box<Self>>,
 }
 
 type Checked = Result<(), String>;
@@ -29,6 +33,27 @@ impl Shadow {
     pub(super) fn holds_durably(&self, id: EntryId) -> bool {
         self.covered(id.index)
             || (id.index < self.flushed && self.log.get(&id.index) == Some(&id.term))
+            || self
+                .before
+                .as_ref()
+                .is_some_and(|before| before.holds_durably(id))
+    }
+
+    /// It says that its files are damaged and begins with nothing. False when nobody had damaged them since it last
+    /// did so: then it must have all that it had.
+    pub(super) fn begin_anew(&mut self) -> bool {
+        if !std::mem::take(&mut self.damaged) {
+            return false;
+        }
+        let before = std::mem::take(self);
+        self.before = Some(Box::new(before));
+        true
+    }
+
+    /// It has all that it had.
+    pub(super) fn well(&mut self) {
+        self.before = None;
+        self.damaged = false;
     }
 
     /// Whether a snapshot stands for the entry.

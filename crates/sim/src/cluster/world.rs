@@ -2,8 +2,8 @@
 
 use super::bugs::ClusterBugs;
 use super::client::Client;
-use super::faults::{Fault, Kind, choose};
-use super::manager::Manager;
+use super::faults::{End, Fault, Kind, choose};
+use super::manager::{Manager, Started};
 use super::members::{Change, Operator, member, wish};
 use super::net::{Endpoint, FAIR, Net};
 use super::probe::Probe;
@@ -11,13 +11,13 @@ use super::stage::Stage;
 use super::watcher::Watcher;
 use crate::trace::Trace;
 use crate::workload::Workload;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use warren_storage::Rng;
+use warren_storage::{Damage, Rng};
 use warren_types::NodeId;
 
 /// Time between two looks at everything.
@@ -144,14 +144,24 @@ impl World {
         let now = self.stage.elapsed_ms();
         let manager = &mut self.managers[at];
         let up = manager.start(&self.stage, self.bugs).await?;
-        let line = format!("{} starts life {}: {up}", manager.name, manager.life);
-        self.trace.add(line);
-        if up {
-            if manager.life > 1 {
-                self.stage.probe.count(Kind::Restart);
+        let (name, life) = (&manager.name, manager.life);
+        match up {
+            Started::Up => {
+                self.trace.add(format!("{name} starts life {life}"));
+                if life > 1 {
+                    self.stage.probe.count(Kind::Restart);
+                }
             }
-        } else {
-            self.power_loss(at, now);
+            Started::PowerLost => {
+                self.trace.add(format!(
+                    "{name} does not get through the start of life {life}"
+                ));
+                self.power_loss(at, now);
+            }
+            Started::Refused(why) => {
+                self.trace.add(format!("{name} refuses to start: {why}"));
+                self.stage.probe.count(Kind::Refused);
+            }
         }
         Ok(())
     }
@@ -184,7 +194,11 @@ impl World {
                 manager.kill(&self.stage);
                 manager.gone = true;
                 self.trace.add(format!("{} is switched off", manager.name));
-            } else if !manager.is_up() && !manager.gone && now >= manager.starts_at {
+            } else if !manager.is_up()
+                && !manager.gone
+                && !manager.refused
+                && now >= manager.starts_at
+            {
                 self.start(at).await?;
             }
         }
@@ -214,6 +228,11 @@ impl World {
         }
         for manager in &mut self.managers {
             manager.look()?;
+            if let Some(kind) = manager.recovered() {
+                self.stage.probe.count(kind);
+                self.stage.probe.well(manager.node);
+                self.trace.add(format!("{}: {kind:?}", manager.name));
+            }
             if manager.is_full() {
                 self.stage.probe.count(Kind::FullDisk);
             }
@@ -227,7 +246,9 @@ impl World {
             let rest = self.rng.below(500);
             self.operator.rest(now + rest);
         }
-        if self.stage.is_calm() || !self.operator.is_due(now) || now < FIRST_FAULT_MS {
+        let help = self.managers.iter().any(Manager::is_lost);
+        let idle = self.stage.is_calm() && !help;
+        if idle || !self.operator.is_due(now) || now < FIRST_FAULT_MS {
             return Ok(());
         }
         let rest = 100 + self.rng.below(400);
@@ -304,13 +325,7 @@ impl World {
                 }
             }
             Fault::Kill { manager } => self.kill(manager, now),
-            Fault::Stop { manager } => {
-                if self.managers[manager].is_up() {
-                    self.managers[manager].stop(&self.stage).await;
-                    self.managers[manager].starts_at = now + self.rng.below(600);
-                    self.stage.probe.count(Kind::Stop);
-                }
-            }
+            Fault::Stop { manager } => self.stop(manager, now).await,
             Fault::AllDown => self.all_down(now),
             Fault::Split { .. } | Fault::OneWay { .. } | Fault::Deaf { .. } => {
                 self.cut(fault);
@@ -343,6 +358,65 @@ impl World {
                     process.raft.request_snapshot();
                 }
             }
+            Fault::Damage { manager, .. } => {
+                if self.may_be_damaged(manager) {
+                    self.damage(fault, now).await;
+                }
+            }
+        }
+    }
+
+    /// Whether the others are enough for every quorum that there may be, should this one lose everything that it has.
+    fn may_be_damaged(&self, at: usize) -> bool {
+        let mut faulty = BTreeSet::from([self.managers[at].node]);
+        let others = self.managers.iter().filter(|m| m.faulty && !m.gone);
+        faulty.extend(others.map(|manager| manager.node));
+        let sets = self.stage.probe.voter_sets();
+        let minority =
+            |voters: &BTreeSet<NodeId>| faulty.intersection(voters).count() * 2 < voters.len();
+        let there = !self.managers[at].gone && !self.managers[at].refused;
+        there && !self.operator.is_busy() && !sets.is_empty() && sets.iter().all(minority)
+    }
+
+    async fn damage(&mut self, fault: Fault, now: u64) {
+        let Fault::Damage {
+            manager: at,
+            end,
+            how,
+            file,
+        } = fault
+        else {
+            return;
+        };
+        if self.managers[at].is_up() {
+            match end {
+                End::Power => self.power_loss(at, now),
+                End::Kill => self.kill(at, now),
+                End::Stop => self.stop(at, now).await,
+            }
+        }
+        let manager = &mut self.managers[at];
+        let Some((path, offset, bytes)) = manager.damage(how, file) else {
+            return;
+        };
+        self.stage.probe.damaged(manager.node);
+        self.stage.probe.count(match how {
+            Damage::Flip => Kind::Flipped,
+            Damage::Cut => Kind::CutShort,
+            Damage::Zero => Kind::Zeroed,
+        });
+        let line = format!(
+            "{}: {how:?} of {bytes} bytes at {offset} of {path}",
+            manager.name
+        );
+        self.trace.add(line);
+    }
+
+    async fn stop(&mut self, at: usize, now: u64) {
+        if self.managers[at].is_up() {
+            self.managers[at].stop(&self.stage).await;
+            self.managers[at].starts_at = now + self.rng.below(600);
+            self.stage.probe.count(Kind::Stop);
         }
     }
 

@@ -5,12 +5,14 @@
 //! same holds per directory for names, where a prefix of the changes survives (journals are ordered).
 //! A sector of 512 bytes is written whole or not at all, as on every disk.
 
+mod damage;
 mod state;
 
 use crate::disk::{Disk, DiskFile, DiskLock, DiskStats, OpenMode, parent};
 use crate::rng::Rng;
 use crate::sector::SECTOR_BYTES;
 use crate::{Result, StorageError};
+pub use damage::Damage;
 use state::{DataOp, Inode, NameOp, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
