@@ -84,6 +84,8 @@ pub struct Bugs {
     pub skip_command_at: u64,
     /// A manager whose damaged files were set aside takes part as if nothing had happened.
     pub healing_votes: bool,
+    /// A candidate who was removed is judged as one of the members whose log is the newest.
+    pub removed_elected: bool,
     /// The leader answers linearizable reads without knowing whether it still leads.
     pub stale_read: bool,
     /// A write that finds the disk full is dropped and reported as done.

@@ -233,11 +233,15 @@ pub fn commit_on_receipt(request: &Bytes) -> Bytes {
 /// The planted bug: the candidate claims to have the longest log.
 #[must_use]
 pub fn longest_log(request: &Bytes) -> Bytes {
-    let Ok(mut vote) = VoteAsked::decode(request.clone()) else {
+    let Ok(vote) = VoteAsked::decode(request.clone()) else {
         return request.clone();
     };
+    with_longest_log(vote).encode().into()
+}
+
+pub(crate) fn with_longest_log(mut vote: VoteAsked) -> VoteAsked {
     vote.last_log_id = Some(crate::types::log_id(u64::MAX / 2, u64::MAX / 2));
-    vote.encode().into()
+    vote
 }
 
 /// The planted bug: a vote is granted, whatever was answered.

@@ -38,6 +38,10 @@ pub struct SimBugs {
     pub watch_skips_when_lagged: bool,
     /// A watch begins with a state that is newer than the revision that it goes on from.
     pub watch_picture_too_new: bool,
+    /// When a voter does not answer, a learner's answer counts in its stead, for appends and for votes.
+    pub learner_counted: bool,
+    /// When a voter does not answer, the vote of a manager that is no member counts in its stead.
+    pub removed_counted: bool,
 }
 
 impl SimBugs {
@@ -69,7 +73,7 @@ pub struct ClusterBugs {
 #[must_use]
 pub fn cluster_bugs() -> Vec<(&'static str, ClusterBugs)> {
     type Plant = fn(&mut ClusterBugs);
-    let plants: [(&'static str, Plant); 26] = [
+    let plants: [(&'static str, Plant); 30] = [
         ("skip-sync", |b| b.raft.storage.skip_sync = true),
         ("acknowledge-before-sync", |b| {
             b.raft.acknowledge_before_sync = true;
@@ -118,6 +122,10 @@ pub fn cluster_bugs() -> Vec<(&'static str, ClusterBugs)> {
         ("watch-picture-too-new", |b| {
             b.sim.watch_picture_too_new = true;
         }),
+        ("learner-counted", |b| b.sim.learner_counted = true),
+        ("removed-counted", |b| b.sim.removed_counted = true),
+        ("removed-elected", |b| b.raft.removed_elected = true),
+        ("healing-votes", |b| b.raft.healing_votes = true),
     ];
     plants
         .into_iter()
