@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_state::{ClusterState, Op};
 use warren_types::{
-    ActualState, Container, DesiredState, HealthVerdict, Liveness, Node, Service, ServiceSpec,
-    Slot, Timestamp,
+    ActualState, Container, ContainerId, DesiredState, HealthVerdict, Liveness, Node, Service,
+    ServiceSpec, Slot, Timestamp,
 };
 
 /// One container with what was decided about it.
@@ -180,7 +180,8 @@ impl<'s, 'p> Ctx<'s, 'p> {
         if self.places.get(&slot).is_some_and(twin) {
             return;
         }
-        let id = self.ids.container();
+        let newest = self.places.get(&slot).and_then(Place::newest);
+        let id = behind(self.ids.container(), newest.map(|view| view.container.id));
         self.plan.ops.push(Op::ContainerCreate {
             id,
             service: self.service.id,
@@ -212,6 +213,19 @@ impl<'s, 'p> Ctx<'s, 'p> {
 
     pub(crate) fn spec(&self) -> &'s ServiceSpec {
         &self.service.spec
+    }
+}
+
+/// An id that sorts behind the newest of the place: containers are read by age, and the clock that ids are made by may have
+/// been set back, or be that of another leader.
+fn behind(id: ContainerId, newest: Option<ContainerId>) -> ContainerId {
+    const MOMENT: u128 = 1 << 80;
+    match newest {
+        Some(newest) if newest >= id => {
+            let moment = newest.as_u128() / MOMENT + 1;
+            ContainerId::from_u128((moment * MOMENT) | (id.as_u128() % MOMENT))
+        }
+        _ => id,
     }
 }
 

@@ -9,14 +9,25 @@ use warren_reconciler::{IdSource, Plan, plan};
 use warren_state::{Actor, ClusterState, Command, NodePatch, Op, Rejection};
 use warren_types::*;
 
-/// Ids that sort by age.
-#[derive(Default)]
-pub struct Ids(u128);
+/// Ids that sort by age, unless the clock is set back.
+pub struct Ids {
+    pub clock_ms: u64,
+    count: u128,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self {
+            clock_ms: 1 << 20,
+            count: 0,
+        }
+    }
+}
 
 impl IdSource for Ids {
     fn container(&mut self) -> ContainerId {
-        self.0 += 1;
-        ContainerId::from_u128((1 << 100) + self.0)
+        self.count += 1;
+        ContainerId::from_parts(self.clock_ms, self.count)
     }
 }
 
@@ -41,7 +52,7 @@ pub struct World {
     pub messages: Vec<String>,
     /// Service, least number of ready containers and most living ones, checked after every change.
     watched: Option<(ServiceId, usize, usize)>,
-    ids: Ids,
+    pub ids: Ids,
     next: u128,
     wake_at: Option<Timestamp>,
 }
