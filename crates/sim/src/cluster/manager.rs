@@ -65,7 +65,7 @@ pub(super) struct Process {
 /// What came of a start.
 pub(super) enum Started {
     Up,
-    /// The power went meanwhile.
+    /// The power went meanwhile, or goes now because it hangs on a full disk.
     PowerLost,
     /// It does not start on what is on its disk, and says why and what to do.
     Refused(String),
@@ -138,6 +138,11 @@ impl Manager {
         let start = gate.wrap(RaftHandle::start(config, disk, Arc::new(line)));
         let raft = match timeout(START, start).await {
             Ok(Ok(raft)) => raft,
+            // A full disk passes: it is tried again.
+            Ok(Err(RaftError::Storage(error))) if error.is_full() => {
+                gate.kill();
+                return Ok(Started::PowerLost);
+            }
             Ok(Err(error)) if !self.disk.is_down() => return self.refuse(&error, &gate),
             _ => {
                 gate.kill();
