@@ -12,6 +12,7 @@
 //!
 //! - `home`, `healing`, `offline`: damaged files are set aside and fetched anew; recovery and restoring;
 //! - `hashes`: the hash of the state travels with the leader's messages, a manager that differs stops;
+//! - `early`: an election before its time when the leader's process is gone;
 //! - `serve`, `members`, `reads`: what other managers ask, who belongs to the cluster, linearizable reads.
 //!
 //! *Durable before acknowledged*: [`RaftHandle::propose`] returns after the command is on the disks of a quorum
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod early;
 mod error;
 mod fair;
 #[cfg(any(test, feature = "testing"))]

@@ -28,6 +28,8 @@ struct Times {
     heard: Option<Instant>,
     /// When another leader (or none) became known.
     changed: Option<Instant>,
+    /// When another manager last asked for this one's vote.
+    asked: Option<Instant>,
 }
 
 /// Shared by everything in the engine.
@@ -72,6 +74,21 @@ impl Pulse {
     /// A leader was heard just now.
     pub(crate) fn heard(&self) {
         self.times().heard = Some(Instant::now());
+    }
+
+    /// When a leader was last heard.
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
+        self.times().heard
+    }
+
+    /// Another manager asks for this one's vote.
+    pub(crate) fn asked(&self) {
+        self.times().asked = Some(Instant::now());
+    }
+
+    /// When another manager last did so.
+    pub(crate) fn asked_at(&self) -> Option<Instant> {
+        self.times().asked
     }
 
     /// Time since a leader was heard.

@@ -50,6 +50,7 @@ impl RaftHandle {
             RpcKind::PreVote => {
                 let request = self.ballot(from, VoteRequest::decode(request).map_err(bad)?)?;
                 self.hold_back(false).await;
+                self.inner.pulse.asked();
                 let answer = engine.pre_vote(request).await;
                 answer.map_err(|_| self.stopped())?.encode()
             }

@@ -1,6 +1,7 @@
 //! Putting the engine together.
 
 use crate::config::{IoMode, RaftConfig};
+use crate::early::EarlyElections;
 use crate::error::RaftError;
 use crate::handle::{Engine, Inner, Running};
 use crate::hashes::Hashes;
@@ -193,6 +194,14 @@ impl Parts {
             leader_tx,
             stopped.clone(),
         )));
+        let early = EarlyElections {
+            id: config.id,
+            engine: engine.clone(),
+            transport: Arc::clone(&transport),
+            pulse: Arc::clone(&self.pulse),
+            leadership: leadership.clone(),
+        };
+        tasks.push(crate::runtime::spawn(early.run(stopped.clone())));
         if self.pulse.is_healing() {
             let healer = Healer {
                 id: config.id,

@@ -169,6 +169,10 @@ pub trait Transport: Send + Sync + 'static {
         body: SnapshotBody,
         deadline: Duration,
     ) -> Result<Bytes, TransportError>;
+
+    /// Whether the manager's process has ended: its host answers, within `deadline`, that nobody listens at the address. Silence
+    /// says nothing, and what cannot be found out is false.
+    async fn is_gone(&self, to: NodeId, member: &Member, deadline: Duration) -> bool;
 }
 
 /// The transport of a manager that is alone.
@@ -204,5 +208,9 @@ impl Transport for NoPeers {
         _: Duration,
     ) -> Result<Bytes, TransportError> {
         Err(alone(to))
+    }
+
+    async fn is_gone(&self, _: NodeId, _: &Member, _: Duration) -> bool {
+        false
     }
 }

@@ -3,8 +3,10 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use warren_client::{ClientError, ErrorKind, IdentitySource, PeerClient};
 use warren_raft::{Member, RpcKind, SnapshotBody, Transport, TransportError};
 use warren_types::NodeId;
@@ -91,5 +93,62 @@ impl Transport for Peers {
         let client = self.client(to, &member.address);
         let sent = client.send_snapshot(header, body).await;
         sent.map_err(|error| failed(to, deadline, &error))
+    }
+
+    async fn is_gone(&self, _: NodeId, member: &Member, deadline: Duration) -> bool {
+        let deserted = deserted(&member.address);
+        tokio::time::timeout(deadline, deserted)
+            .await
+            .unwrap_or(false)
+    }
+}
+
+/// Whether the host of `address` (`host:port`) says that nobody listens there, for each address that its name has.
+async fn deserted(address: &str) -> bool {
+    let Ok(found) = tokio::net::lookup_host(address).await else {
+        return false;
+    };
+    let mut refused = false;
+    for address in found {
+        match TcpStream::connect(address).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused = true,
+            _ => return false,
+        }
+    }
+    refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{IpAddr, Ipv6Addr};
+    use tokio::net::TcpListener;
+
+    async fn gone(address: &str) -> bool {
+        let deserted = deserted(address);
+        tokio::time::timeout(Duration::from_millis(500), deserted)
+            .await
+            .unwrap_or(false)
+    }
+
+    #[tokio::test]
+    async fn only_a_refusal_says_that_a_process_is_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(!gone(&address.to_string()).await, "it listens");
+        drop(listener);
+        assert!(gone(&address.to_string()).await);
+        // A name with a dead and a living address; nobody answers; no address; no such name.
+        let six = TcpListener::bind((IpAddr::from(Ipv6Addr::LOCALHOST), address.port())).await;
+        if six.is_ok()
+            && tokio::net::lookup_host("localhost:1")
+                .await
+                .is_ok_and(|all| all.count() > 1)
+        {
+            assert!(!gone(&format!("localhost:{}", address.port())).await);
+        }
+        assert!(!gone("192.0.2.1:8080").await);
+        assert!(!gone("").await);
+        assert!(!gone("nowhere.invalid:8080").await);
     }
 }

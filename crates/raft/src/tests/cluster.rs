@@ -29,6 +29,8 @@ pub(super) struct Weather {
     pub(super) snapshot_bytes: u64,
     /// Messages by kind.
     pub(super) calls: BTreeMap<u32, u64>,
+    /// All addresses are said to be deserted.
+    pub(super) refuse: bool,
 }
 
 /// The network of one manager.
@@ -166,6 +168,21 @@ impl Transport for Net {
         }
         sink.finish().await.map_err(|error| refusal(to, &error))
     }
+
+    async fn is_gone(&self, to: NodeId, _: &Member, deadline: Duration) -> bool {
+        if self.weather.lock().unwrap().refuse {
+            return true;
+        }
+        let answer = async {
+            self.travel(self.id, to).await;
+            let gone = self.find(to).is_err();
+            self.travel(to, self.id).await;
+            gone
+        };
+        tokio::time::timeout(deadline, answer)
+            .await
+            .unwrap_or(false)
+    }
 }
 
 /// The managers and their disks.
@@ -192,6 +209,7 @@ impl Cluster {
                     spoil_snapshots: 0,
                     snapshot_bytes: 0,
                     calls: BTreeMap::new(),
+                    refuse: false,
                 })),
             },
             disks: BTreeMap::new(),

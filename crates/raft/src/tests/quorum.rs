@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::{LIMIT, create, holds, members, node, wait_for};
-use crate::{IoMode, Member, ProposeError, RaftError, ReadError};
+use crate::{IoMode, Member, Profile, ProposeError, RaftError, ReadError};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -316,4 +316,96 @@ async fn a_bad_line_causes_no_election() {
         cluster.settle().await;
         cluster.stop().await;
     }
+}
+
+/// Kills manager 1, which leads, and returns how long the others had no leader that is ready.
+async fn death_of_one(cluster: &mut Cluster) -> Duration {
+    let one = cluster.get(1);
+    one.propose(&create(0, 10)).await.unwrap();
+    drop(one);
+    let begin = Instant::now();
+    cluster.kill(1).await;
+    drop(cluster.leader().await);
+    begin.elapsed()
+}
+
+/// Silence that a dead process explains costs the lease and little more; its line cut costs the whole election time.
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_process_is_gone_is_replaced_when_its_lease_is_over() {
+    let (shortest, _) = Profile::Lan.election_ms();
+    for seed in 40..60 {
+        let mut cluster = Cluster::new(seed);
+        cluster.config.io = IoMode::Task;
+        cluster
+            .form(&[1, 2, 3, 4, 5][..if seed % 2 == 0 { 3 } else { 5 }])
+            .await;
+        cluster.weather(|weather| weather.delay = (0, 2));
+        let outage = death_of_one(&mut cluster).await.as_millis();
+        println!("no leader for {outage} ms");
+        assert!(outage < u128::from(shortest), "{outage} ms");
+        assert!(
+            outage >= u128::from(Profile::Lan.lease_ms()) - 100,
+            "{outage} ms"
+        );
+        cluster.start(1).await;
+        cluster.settle().await;
+        let term = cluster.leader().await.leadership().borrow().term;
+        assert_eq!(term, 2, "one election was enough");
+        cluster.stop().await;
+    }
+}
+
+/// Nobody answers in the leader's name: then silence alone decides, as it always did.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_may_live_gets_the_whole_election_time() {
+    let (shortest, _) = Profile::Lan.election_ms();
+    for seed in 60..80 {
+        let mut cluster = Cluster::new(seed);
+        cluster.config.io = IoMode::Task;
+        cluster.form(&[1, 2, 3]).await;
+        cluster.isolate(1);
+        let begin = Instant::now();
+        let others = [cluster.get(2), cluster.get(3)];
+        wait_for("an election", || {
+            others
+                .iter()
+                .any(|raft| raft.leadership().borrow().is_leader)
+        })
+        .await;
+        // Its last heartbeat may be an interval old.
+        let outage = begin.elapsed().as_millis();
+        assert!(outage >= u128::from(shortest) - 100, "{outage} ms");
+        cluster.stop().await;
+    }
+}
+
+/// A wrong answer about a leader (a firewall that refuses for it) takes no office away.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_wrongly_said_to_be_gone_stays() {
+    let mut cluster = Cluster::new(80);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    let before = one.leadership().borrow().clone();
+    cluster.weather(|weather| {
+        weather.refuse = true;
+        weather.delay = (60, 100);
+        weather.loss = 5;
+    });
+    let end = Instant::now() + Duration::from_secs(120);
+    let mut number = 1;
+    while Instant::now() < end {
+        // With such a line the lease lapses now and then.
+        drop(one.propose(&create(number, 10)).await);
+        number += 1;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(*one.leadership().borrow(), before, "same leader, same term");
+    // Nobody can be found, and one follower hears nothing at all.
+    cluster.weather(|weather| weather.loss = 0);
+    cluster.isolate(3);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    cluster.heal();
+    cluster.settle().await;
+    assert_eq!(*one.leadership().borrow(), before, "same leader, same term");
+    cluster.stop().await;
 }

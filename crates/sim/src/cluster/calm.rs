@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use warren_types::{NodeId, Revision};
 
-/// Time until everything is as it should be, in milliseconds.
-const CALM_MS: u64 = 60_000;
+/// Time until everything is as it should be, in milliseconds: the longest wait before a failed container is replaced (60 s), as
+/// much again when it was written by a manager whose clock was ahead (up to 60 s of that are not told from a longer
+/// wait), and some for the rest.
+const CALM_MS: u64 = 150_000;
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(40);
 /// How long nothing may change before it counts as rest, in milliseconds.

@@ -495,4 +495,13 @@ impl Transport for Line {
     ) -> Result<Bytes, TransportError> {
         self.net.stream(self.from, to, header, body).await
     }
+
+    async fn is_gone(&self, to: NodeId, _: &Member, deadline: Duration) -> bool {
+        let answer = async {
+            let there = self.net.piece(self.from, to).await;
+            let gone = self.net.endpoint(to).is_none();
+            there && gone && self.net.piece(to, self.from).await
+        };
+        timeout(deadline, answer).await.unwrap_or(false)
+    }
 }
