@@ -31,6 +31,10 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 pub(crate) struct Leader {
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    /// Turns true when its answer is waited for no longer.
+    pub(crate) lost: watch::Receiver<bool>,
+    /// Whether the call changes anything.
+    pub(crate) mutating: bool,
 }
 
 /// Forwards a call. What the leader answers is the answer, errors and trailers too.
@@ -43,6 +47,8 @@ pub(crate) async fn forward(
     let Leader {
         address,
         mut channel,
+        mut lost,
+        mutating,
     } = leader;
     let (mut head, body) = request.into_parts();
     // Scheme and authority are those of the connection to the leader.
@@ -60,16 +66,64 @@ pub(crate) async fn forward(
     let (ended, over) = oneshot::channel();
     let body = Body::new(Sent { inner: body, over });
     let request = http::Request::from_parts(head, body);
-    let answered = match poll_fn(|cx| channel.poll_ready(cx)).await {
-        Ok(()) => channel.call(request).await,
-        Err(error) => Err(error),
+    let answered = async {
+        match poll_fn(|cx| channel.poll_ready(cx)).await {
+            Ok(()) => channel.call(request).await,
+            Err(error) => Err(error),
+        }
+    };
+    let answered = tokio::select! {
+        biased;
+        answered = answered => answered,
+        () = turned(&mut lost) => return Status::from(abandoned(mutating)).into_http(),
     };
     match answered {
         Ok(mut response) => {
             clean(response.headers_mut());
-            response.map(|body| Body::new(Passed::new(body, stopped, ended)))
+            let end = ending(stopped, lost, mutating);
+            response.map(|body| Body::new(Passed::new(body, end, ended)))
         }
         Err(error) => failure(&error, address).into_http(),
+    }
+}
+
+/// Why an answer that has begun ends before its end.
+async fn ending(
+    mut stopped: watch::Receiver<bool>,
+    mut lost: watch::Receiver<bool>,
+    mutating: bool,
+) -> ApiError {
+    tokio::select! {
+        // A closed channel means that the server is gone already.
+        _ = stopped.wait_for(|stopped| *stopped) => ApiError::unavailable(
+            "this daemon stops",
+            "connect again when it is back, or to another manager",
+        ),
+        () = turned(&mut lost) => abandoned(mutating),
+    }
+}
+
+/// Returns when the value turns true.
+async fn turned(lost: &mut watch::Receiver<bool>) {
+    if lost.wait_for(|lost| *lost).await.is_err() {
+        // Nobody will say so any more: the connection itself is all that can end the call.
+        std::future::pending().await
+    }
+}
+
+/// The leader had the call and says nothing more.
+fn abandoned(mutating: bool) -> ApiError {
+    let what = "the manager that led has fallen silent while it had the call";
+    if mutating {
+        return ApiError::unavailable(
+            what,
+            "whether it was carried out is not known; look at the state before you repeat it",
+        );
+    }
+    ApiError::NotTaken {
+        what: what.to_owned(),
+        remedy: "the call changes nothing: try again, the next leader answers".to_owned(),
+        leader: None,
     }
 }
 
@@ -112,11 +166,11 @@ fn broken() -> ApiError {
     )
 }
 
-/// The leader's answer on its way. When the connection to the leader breaks, or this manager stops, it ends with a status
-/// that says so.
+/// The leader's answer on its way. When the connection to the leader breaks, the leader falls silent, or this manager
+/// stops, it ends with a status that says so.
 struct Passed {
     inner: Body,
-    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    stop: Pin<Box<dyn Future<Output = ApiError> + Send>>,
     ended: bool,
     /// Dropped with the answer.
     _request: oneshot::Sender<()>,
@@ -152,14 +206,15 @@ impl http_body::Body for Sent {
 }
 
 impl Passed {
-    fn new(inner: Body, mut stopped: watch::Receiver<bool>, request: oneshot::Sender<()>) -> Self {
+    fn new(
+        inner: Body,
+        end: impl Future<Output = ApiError> + Send + 'static,
+        request: oneshot::Sender<()>,
+    ) -> Self {
         Self {
             inner,
             _request: request,
-            stop: Box::pin(async move {
-                // A closed channel means that the server is gone already.
-                drop(stopped.wait_for(|stopped| *stopped).await);
-            }),
+            stop: Box::pin(end),
             ended: false,
         }
     }
@@ -188,12 +243,10 @@ impl http_body::Body for Passed {
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Err(_))) => self.end(broken()),
-            Poll::Pending if self.stop.as_mut().poll(cx).is_ready() => {
-                self.end(ApiError::unavailable(
-                    "this daemon stops",
-                    "connect again when it is back, or to another manager",
-                ))
-            }
+            Poll::Pending => match self.stop.as_mut().poll(cx) {
+                Poll::Ready(why) => self.end(why),
+                Poll::Pending => Poll::Pending,
+            },
             other => other,
         }
     }

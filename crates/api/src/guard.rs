@@ -228,9 +228,17 @@ impl Door {
                 .into_http())
             }
             Ok(Route::Leader {
-                address, channel, ..
+                address,
+                channel,
+                lost,
+                ..
             }) => {
-                let leader = Leader { address, channel };
+                let leader = Leader {
+                    address,
+                    channel,
+                    lost,
+                    mutating: passed.rule.mutating,
+                };
                 Ok(forward(leader, &passed.caller, request, self.stopped.clone()).await)
             }
             Err(error) => Ok(Status::from(error).into_http()),

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use warren_proto::authz::Rule;
 use warren_types::NodeId;
@@ -44,6 +45,9 @@ pub enum Route {
         address: String,
         /// A connection to it, with this manager's certificate.
         channel: Channel,
+        /// Turns true when there is no point any more in waiting for its answer: another manager leads, or none is heard, and
+        /// this one is silent.
+        lost: watch::Receiver<bool>,
     },
 }
 

@@ -8,7 +8,7 @@ use crate::init::{self, InitError, NodeFacts};
 use crate::keys::KeyStore;
 use crate::leader::LeaderScope;
 use crate::planner::{self, Wanted};
-use crate::quorum::{autopilot, keeper::Keeper, peers::Peers, plane::Plane, router::Routes};
+use crate::quorum::{autopilot, keeper::Keeper, peers::Peers, plane::Plane, router, waiting};
 use crate::secrets::SecretBox;
 use crate::sessions::Acceptor;
 use crate::telemetry::Told;
@@ -96,6 +96,7 @@ pub struct Manager {
     raft: RaftHandle,
     control: Arc<Control>,
     peers: Arc<Peers>,
+    waiting: Arc<waiting::Waiting>,
     tasks: Vec<JoinHandle<()>>,
     events: mpsc::Receiver<ManagerEvent>,
 }
@@ -143,6 +144,11 @@ impl Manager {
             events: events.clone(),
         });
         let leading = follow_leadership(raft.clone(), secrets, local, dispatcher);
+        let waiting = Arc::<waiting::Waiting>::default();
+        let (asked, managers) = (waiting.clone(), raft.clone());
+        let ending = waiting::watch(raft.clone(), peers.clone(), asked, move |node| {
+            router::address(&managers, node)
+        });
         let keeper = Keeper {
             control: control.clone(),
             peers: peers.clone(),
@@ -153,7 +159,12 @@ impl Manager {
             raft,
             control,
             peers,
-            tasks: vec![tokio::spawn(leading), tokio::spawn(keeper.run())],
+            waiting,
+            tasks: vec![
+                tokio::spawn(leading),
+                tokio::spawn(keeper.run()),
+                tokio::spawn(ending),
+            ],
             events: told,
         }
     }
@@ -161,9 +172,10 @@ impl Manager {
     /// What the API server serves.
     #[must_use]
     pub fn planes(&self) -> Planes {
-        let routes = Routes {
+        let routes = router::Routes {
             control: self.control.clone(),
             peers: self.peers.clone(),
+            waiting: self.waiting.clone(),
         };
         Planes {
             control: self.control.clone() as Arc<dyn ControlPlane>,
@@ -178,6 +190,7 @@ impl Manager {
         Arc::new(Acceptor {
             control: self.control.clone(),
             peers: self.peers.clone(),
+            waiting: self.waiting.clone(),
             node,
         })
     }

@@ -3,9 +3,10 @@
 
 use crate::control::Control;
 use crate::quorum::peers::Peers;
+use crate::quorum::waiting::{Waiting, given_up};
 use async_trait::async_trait;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use warren_client::{ClientError, ErrorKind, GrpcTransport, SessionAcceptor, SessionTransport};
 use warren_proto::session::{ManagerMessage, WorkerMessage};
 use warren_types::NodeId;
@@ -14,6 +15,7 @@ use warren_types::NodeId;
 pub(crate) struct Acceptor {
     pub(crate) control: Arc<Control>,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) waiting: Arc<Waiting>,
     pub(crate) node: NodeId,
 }
 
@@ -48,19 +50,25 @@ impl SessionAcceptor for Acceptor {
             std::slice::from_ref(&member.address),
             self.peers.identity(),
         );
+        let lost = self.waiting.on(leader);
         let (to_leader, from_leader) = way.open().await?;
-        tokio::spawn(carry(inbound, to_leader));
-        tokio::spawn(carry(from_leader, outbound));
+        tokio::spawn(carry(inbound, to_leader, lost.clone()));
+        tokio::spawn(carry(from_leader, outbound, lost));
         Ok(())
     }
 }
 
-/// Passes messages on until either end is gone.
-async fn carry<T>(mut from: mpsc::Receiver<T>, to: mpsc::Sender<T>) {
+/// Passes messages on until either end is gone, or the leader is waited for no longer.
+async fn carry<T>(
+    mut from: mpsc::Receiver<T>,
+    to: mpsc::Sender<T>,
+    mut lost: watch::Receiver<bool>,
+) {
     loop {
         let message = tokio::select! {
             message = from.recv() => message,
             () = to.closed() => return,
+            () = given_up(&mut lost) => return,
         };
         let Some(message) = message else { return };
         if to.send(message).await.is_err() {

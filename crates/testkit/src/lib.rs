@@ -16,6 +16,7 @@ pub mod processes;
 pub mod rng;
 pub mod traffic;
 pub mod wait;
+pub mod writer;
 
 pub use host::Host;
 pub use lab::{Cut, Lab};
@@ -24,6 +25,7 @@ pub use node::{CliOutput, Node};
 pub use rng::Rng;
 pub use traffic::{Load, Traffic};
 pub use wait::{eventually, eventually_within};
+pub use writer::Writer;
 
 /// Says loudly that a test cannot run here, and why. A test that calls it counts as not passed.
 #[allow(

@@ -4,10 +4,12 @@
     reason = "the times are a result that is wanted in the test's output"
 )]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use warren_testkit::drills::{self, Outages};
 use warren_testkit::processes::{mark, sleeping};
-use warren_testkit::{Cut, Load, Managers, Rng, Traffic, eventually_within, is_root, skipped};
+use warren_testkit::{
+    Cut, Load, Managers, Rng, Traffic, Writer, eventually_within, is_root, skipped,
+};
 
 /// Kills in one run; `warren-drill kill-leader --times 100` makes the run of the issue.
 const KILLS: usize = 15;
@@ -17,6 +19,8 @@ const OUTAGE_MAX: Duration = Duration::from_secs(3);
 const OUTAGE_P50_MAX: Duration = Duration::from_secs(1);
 /// Longest time until somebody else leads when the leader falls silent instead of dying.
 const SILENT_MAX: Duration = Duration::from_secs(5);
+/// Longest time without an accepted write for a client of a follower whose calls were on their way to such a leader.
+const FORWARDED_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a write after an outage, in tests that do not measure it.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(20);
 /// How long the leader is frozen.
@@ -207,5 +211,51 @@ fn a_leader_that_stops_hands_over_first() {
     );
     println!("{}", traffic.finish("graceful-stop").text());
     assert!(gaps.percentile(50) < HAND_OVER_MAX, "{}", gaps.text());
+    managers.reset();
+}
+
+/// Calls that a follower has handed to a leader that freezes, or is cut off, do not wait until somebody finds the connection
+/// dead: they end when another one leads.
+#[test]
+fn calls_forwarded_to_a_silent_leader_go_on_with_the_next_one() {
+    if !is_root() {
+        return skipped(
+            "calls_forwarded_to_a_silent_leader_go_on_with_the_next_one",
+            "needs root",
+        );
+    }
+    let mut managers = Managers::start(3);
+    for fault in ["frozen", "cut off", "frozen", "cut off"] {
+        let leader = managers.leader();
+        let followers: Vec<usize> = managers.members();
+        let writers: Vec<Writer> = followers
+            .into_iter()
+            .filter(|number| *number != leader)
+            .map(|number| Writer::start(&managers, number))
+            .collect();
+        let all_write = |since| {
+            for writer in &writers {
+                writer.wait(since, 40, OUTAGE_LIMIT);
+            }
+        };
+        all_write(Instant::now());
+        let since = Instant::now();
+        if fault == "frozen" {
+            managers.pause(leader);
+        } else {
+            managers.cut_from_peers(leader, Cut::Both);
+        }
+        all_write(since);
+        let gaps: Vec<Duration> = writers.iter().map(|w| w.longest_gap(since)).collect();
+        println!("leader {fault}: longest time without a write through each follower {gaps:?}");
+        drop(writers);
+        if fault == "frozen" {
+            managers.resume(leader);
+        } else {
+            managers.heal(leader);
+        }
+        managers.wait_quorum();
+        assert!(gaps.iter().all(|gap| *gap < FORWARDED_MAX), "{gaps:?}");
+    }
     managers.reset();
 }

@@ -1,7 +1,7 @@
 //! Calls that reach a manager which does not lead: forwarded whole, under the caller's own name, and never forged (S7).
 
 use crate::calls::spec;
-use crate::managers::{Leads, Quorum, node};
+use crate::managers::{Leads, QUICK, Quorum, node};
 use crate::raw::tls_channel;
 use crate::setup::PATIENCE;
 use crate::streams::until;
@@ -292,6 +292,51 @@ async fn a_leader_that_cannot_be_reached_means_not_taken_and_a_lost_one_means_un
     assert!(error.message.contains("not known"), "{error}");
     // Now it is gone.
     let error = client.create_service(&spec("late")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotTaken, "{error}");
+}
+
+/// The leader is frozen: no connection breaks, and its callers are not left waiting for that.
+#[tokio::test]
+async fn calls_on_their_way_to_a_leader_that_fell_silent_end_when_it_is_given_up() {
+    let quorum = Quorum::start(3).await;
+    let memory = Arc::clone(&quorum.managers[0].memory);
+    let follower = Arc::clone(&quorum.managers[1].router);
+    let client = quorum
+        .client(Role::Admin, &[1])
+        .with_patience(Duration::ZERO);
+    client.create_service(&spec("web")).await.unwrap();
+    // A stream that it serves, and calls that it never answers.
+    let transport = GrpcTransport::new(quorum.client(Role::Worker, &[1]));
+    let (sender, mut session) = transport.open().await.unwrap();
+    sender.send(WorkerMessage::default()).await.unwrap();
+    session.recv().await.unwrap();
+    *memory.gate.lock().unwrap() = Some(Arc::new(Notify::new()));
+    let deleting = {
+        let client = client.clone();
+        tokio::spawn(async move { client.delete_service("web").await })
+    };
+    // It has a key, and may be made again, which the client does where it is told to.
+    let creating = {
+        let client = quorum.client(Role::Admin, &[1]);
+        tokio::spawn(async move { client.create_service(&spec("late")).await })
+    };
+    until(|| memory.calls.lock().unwrap().len() == 4).await;
+    let began = std::time::Instant::now();
+    quorum.managers[1].leads(Leads::Other(quorum.peer(1, 2)));
+    quorum.managers[2].leads(Leads::Me);
+    follower.give_up();
+    let error = deleting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
+    assert!(error.message.contains("not known"), "{error}");
+    let end = tokio::time::timeout(PATIENCE, session.recv()).await;
+    assert!(end.expect("the session goes on").is_none());
+    creating.await.unwrap().unwrap();
+    assert!(quorum.managers[2].memory.has_service("late"));
+    assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());
+    // A read has done nothing, whoever had it.
+    quorum.managers[1].leads(Leads::Other(quorum.peer(1, 0)));
+    follower.lost.lock().unwrap().send_replace(true);
+    let error = client.list_images(None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotTaken, "{error}");
 }
 

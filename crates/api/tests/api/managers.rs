@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use warren_api::control::ApiStream;
 use warren_api::{
@@ -45,11 +45,18 @@ pub struct TestRouter {
     pub stamp: Mutex<Stamp>,
     /// What it was asked: path, freshness, forwarded.
     pub asked: Mutex<Vec<(&'static str, Freshness, bool)>>,
+    /// For the calls that are handed to the leader now: whether its answers are waited for no longer.
+    pub lost: Mutex<watch::Sender<bool>>,
 }
 
 impl TestRouter {
     pub fn set_standing(&self, node: NodeId, standing: Standing) {
         self.standing.lock().unwrap().insert(node, standing);
+    }
+
+    /// Gives up the calls that were handed to the leader; later ones are waited for.
+    pub fn give_up(&self) {
+        std::mem::take(&mut *self.lost.lock().unwrap()).send_replace(true);
     }
 }
 
@@ -85,6 +92,7 @@ impl Router for TestRouter {
                     node: peer.node(),
                     address: peer.address().to_owned(),
                     channel,
+                    lost: self.lost.lock().unwrap().subscribe(),
                 }),
                 Err(_) => Err(no_leader(Some(peer.address().to_owned()))),
             },

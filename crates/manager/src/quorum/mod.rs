@@ -6,3 +6,4 @@ pub(crate) mod keeper;
 pub(crate) mod peers;
 pub(crate) mod plane;
 pub(crate) mod router;
+pub(crate) mod waiting;

@@ -5,13 +5,14 @@
 
 use crate::control::Control;
 use crate::quorum::peers::Peers;
+use crate::quorum::waiting::Waiting;
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use warren_api::{ApiError, Caller, Freshness, Route, Router, Stamp, Standing};
 use warren_proto::authz::{Place, Rule};
-use warren_raft::{Leadership, ReadError};
+use warren_raft::{Leadership, RaftHandle, ReadError};
 use warren_types::{NodeId, Role};
 
 /// How long a call waits for an election that is under way.
@@ -24,6 +25,7 @@ const READ_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) struct Routes {
     pub(crate) control: Arc<Control>,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) waiting: Arc<Waiting>,
 }
 
 /// The leader, elsewhere.
@@ -54,25 +56,8 @@ impl Routes {
             return None;
         }
         let node = leadership.leader?;
-        let address = self.address(node)?;
+        let address = address(&self.control.raft, node)?;
         Some(Leader { node, address })
-    }
-
-    /// Where a manager was last found: in the membership, which is newest, else in the state.
-    fn address(&self, node: NodeId) -> Option<String> {
-        let (voters, learners) = self.control.raft.members();
-        let member = voters.get(&node).or_else(|| learners.get(&node)).cloned();
-        let listed = || {
-            self.control
-                .raft
-                .state()
-                .node(node)
-                .map(|n| n.address.clone())
-        };
-        member
-            .map(|member| member.address)
-            .or_else(listed)
-            .filter(|address| !address.is_empty())
     }
 
     /// Here when this manager leads, else over to the leader; waits a moment for an election.
@@ -110,11 +95,13 @@ impl Routes {
                 leader: Some(address),
             });
         }
+        let lost = self.waiting.on(node);
         match self.peers.client(node, &address).channel().await {
             Ok(channel) => Ok(Route::Leader {
                 node,
                 address,
                 channel,
+                lost,
             }),
             Err(error) => Err(ApiError::NotTaken {
                 what: format!(
@@ -173,6 +160,17 @@ impl Routes {
             Err(_) => Err(unconfirmed("the leader did not answer in time".to_owned())),
         }
     }
+}
+
+/// Where a manager was last found: in the membership, which is newest, else in the state.
+pub(crate) fn address(raft: &RaftHandle, node: NodeId) -> Option<String> {
+    let (voters, learners) = raft.members();
+    let member = voters.get(&node).or_else(|| learners.get(&node)).cloned();
+    let listed = || raft.state().node(node).map(|n| n.address.clone());
+    member
+        .map(|member| member.address)
+        .or_else(listed)
+        .filter(|address| !address.is_empty())
 }
 
 fn no_quorum(error: &ReadError) -> ApiError {
