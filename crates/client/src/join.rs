@@ -5,10 +5,14 @@ use crate::connect::Client;
 use crate::error::{ClientError, ErrorKind};
 use crate::identity::IdentitySource;
 use crate::target::TlsIdentity;
+use std::time::Duration;
 use warren_proto::v1;
 use warren_security::ca::CaDigest;
 use warren_security::{PresentedToken, identity_from_pem};
 
+/// How long a join is repeated that no manager could take: an election is over by then, and what is still refused is refused
+/// for a reason that the operator has to hear.
+const JOIN_PATIENCE: Duration = Duration::from_millis(1_500);
 /// First line of a certificate in PEM.
 const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
@@ -44,7 +48,7 @@ pub async fn request_certificate(
         .parse()
         .map_err(|error| ClientError::new(ErrorKind::InvalidArgument, format!("{error}"), ""))?;
     let identity = IdentitySource::pinned(token.ca)?;
-    let client = Client::managers(addresses, &identity);
+    let client = Client::managers(addresses, &identity).with_patience(JOIN_PATIENCE);
     let answer = client
         .request_certificate(v1::RequestCertificateRequest {
             node_id: request.node_id,

@@ -17,6 +17,8 @@ const BAD_JOINS_BYTES_MAX: u64 = 32 << 20;
 const BAD_JOINS_LOG_BYTES_MAX: u64 = 200 << 10;
 /// Longest time of a command that is refused.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(60);
+/// Longest time until a join, or another change, is refused when there is no quorum.
+const NO_QUORUM_MAX: Duration = Duration::from_secs(3);
 /// Most managers of a cluster.
 const MANAGERS_MAX: usize = 7;
 
@@ -196,7 +198,20 @@ fn without_a_quorum_nobody_joins_and_nobody_is_demoted_out_of_one() {
     let (text, took) =
         warren_testkit::managers::timed(|| refused(&mut managers, place, &words, &[]));
     println!("refused after {} ms", took.as_millis());
+    assert!(took < NO_QUORUM_MAX, "{took:?}");
     assert!(text.contains("quorum") || text.contains("leader"), "{text}");
+    // Nor does a command that names a manager go on asking.
+    let mut command = managers.node(leader).command();
+    command
+        .env("WARREN_CONTEXT_DIR", managers.admin_dir())
+        .args(["service", "create", "never", "--image", "test/none:1"])
+        .args(["--manager", &managers.address(leader)]);
+    let (said, took) = warren_testkit::managers::timed(|| command.output());
+    let said = said.unwrap_or_else(|e| panic!("{e}"));
+    let stderr = String::from_utf8_lossy(&said.stderr);
+    println!("refused after {} ms: {}", took.as_millis(), stderr.trim());
+    assert!(!said.status.success() && took < NO_QUORUM_MAX, "{took:?}");
+    assert!(stderr.contains("quorum"), "{stderr}");
     assert!(
         !managers
             .node(place)

@@ -18,6 +18,10 @@ use views::missing;
 use warren_client::{Client, ClientError, Freshness, TargetOptions, v1};
 use warren_types::{Availability, Duration, Revision, ServiceSpec};
 
+/// How long a command goes on asking managers that refuse because nobody leads: longer than an election takes, and no
+/// longer than somebody at a terminal likes to wait for the reason.
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(1_500);
+
 /// Connects with the client: to the named manager over TLS, else to the local socket.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RemoteConnector;
@@ -30,7 +34,15 @@ impl Connector for RemoteConnector {
             socket: target.socket.clone(),
             context_dir: None,
         };
-        let client = Client::connect(options.or_env().resolve()?).await?;
+        let target = options.or_env().resolve()?;
+        let local = matches!(target, warren_client::Target::Unix(_));
+        let client = Client::connect(target).await?;
+        // On the local socket the client's own patience is shorter.
+        let client = if local {
+            client
+        } else {
+            client.with_patience(PATIENCE)
+        };
         Ok(Box::new(Remote::new(client)))
     }
 }
