@@ -79,16 +79,6 @@ pub enum ManagerError {
     /// No leader in time.
     #[error("no leader within {} s: look at the log of this and the other managers", LEADER_WITHIN.as_secs())]
     NoLeader,
-    /// The data directory is another cluster's.
-    #[error(
-        "the log in this data directory belongs to cluster {found}, the node's identity to cluster {own}: put the right directory back, or remove the node with `warren node reset`"
-    )]
-    OtherCluster {
-        /// Cluster of the state.
-        found: warren_types::ClusterId,
-        /// Cluster of the identity.
-        own: warren_types::ClusterId,
-    },
 }
 
 /// A running manager.
@@ -111,6 +101,7 @@ impl Manager {
         let peers = Arc::new(Peers::new(config.source.clone()));
         let mut settings = RaftConfig::new(config.identity.node);
         RAFT_DIR.clone_into(&mut settings.dir);
+        settings.cluster_id = Some(config.identity.cluster);
         let raft = RaftHandle::start(settings, config.disk.clone(), peers.clone()).await?;
         if let Err(error) = found(&raft, &config).await {
             raft.shutdown().await;
@@ -258,16 +249,7 @@ impl Manager {
 /// crash came between.
 async fn found(raft: &RaftHandle, config: &ManagerConfig) -> Result<(), ManagerError> {
     let identity = &config.identity;
-    if let Some(settings) = raft.state().settings() {
-        if settings.id != identity.cluster {
-            return Err(ManagerError::OtherCluster {
-                found: settings.id,
-                own: identity.cluster,
-            });
-        }
-        return Ok(());
-    }
-    if !identity.is_founder() {
+    if raft.state().settings().is_some() || !identity.is_founder() {
         return Ok(());
     }
     let member = Member {

@@ -100,12 +100,7 @@ pub fn restore(
         .map_or_else(String::new, |digest| digest.hex());
     let add = Op::NodeAdd(Box::new(node));
     state.apply(&Command::new(Actor::System, now, vec![add]))?;
-    warren_raft::restore(
-        disk,
-        &config(identity.node),
-        member(&identity, facts),
-        &state,
-    )?;
+    warren_raft::restore(disk, &config(&identity), member(&identity, facts), &state)?;
     Ok(Restored {
         cluster_name: settings.name.clone(),
         backup_of: reader.info().created_at,
@@ -139,7 +134,7 @@ pub fn recover(
         }
         Ok(state.forked(edge::now(), Some(own)))
     };
-    let done = warren_raft::recover(disk, &config(own), member(identity, facts), edit);
+    let done = warren_raft::recover(disk, &config(identity), member(identity, facts), edit);
     let done = done.map_err(|error| match error {
         RecoverError::Edit(error) => error,
         RecoverError::Raft(error) => RecoveryError::Raft(error),
@@ -151,8 +146,9 @@ pub fn recover(
     })
 }
 
-fn config(node: NodeId) -> RaftConfig {
-    let mut config = RaftConfig::new(node);
+fn config(identity: &LocalIdentity) -> RaftConfig {
+    let mut config = RaftConfig::new(identity.node);
+    config.cluster_id = Some(identity.cluster);
     RAFT_DIR.clone_into(&mut config.dir);
     config
 }

@@ -1,7 +1,8 @@
 //! Settings.
 
+use crate::home::Owner;
 use std::time::Duration;
-use warren_types::NodeId;
+use warren_types::{ClusterId, NodeId};
 
 /// Times that fit the network between managers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub struct RaftConfig {
     pub id: NodeId,
     /// Name of the cluster, for messages.
     pub cluster: String,
+    /// The cluster that this node's certificate names: a directory with the data of another one is refused. None checks nothing.
+    pub cluster_id: Option<ClusterId>,
     /// Directory on the disk that holds log and snapshots; it is locked while the engine runs.
     pub dir: String,
     /// Times.
@@ -120,6 +123,7 @@ impl RaftConfig {
         Self {
             id,
             cluster: "warren".to_owned(),
+            cluster_id: None,
             dir: "raft".to_owned(),
             profile: Profile::Lan,
             snapshot_entries: 10_000,
@@ -136,6 +140,12 @@ impl RaftConfig {
             #[cfg(any(test, feature = "testing"))]
             slow_disk_ms: std::sync::Arc::default(),
         }
+    }
+
+    /// Whose directory it has to be.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        let node = self.id;
+        self.cluster_id.map(|cluster| Owner { cluster, node })
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -1,5 +1,6 @@
 //! Errors: what, where, and what to do.
 
+use crate::home::Owner;
 use warren_state::Rejection;
 use warren_storage::StorageError;
 use warren_types::NodeId;
@@ -21,6 +22,18 @@ pub enum RaftError {
         place: String,
         /// Why.
         reason: String,
+    },
+    /// The directory is another node's, or another cluster's.
+    #[error(
+        "the log and snapshots in {place} are those of {found}, this is {own}: put the right directory back, or remove what this node holds with `warren node reset` and let it join again"
+    )]
+    OtherOwner {
+        /// The directory.
+        place: String,
+        /// Whose it is.
+        found: Owner,
+        /// Who this is.
+        own: Owner,
     },
     /// The settings contradict each other.
     #[error("raft settings: {0}")]

@@ -9,9 +9,10 @@ use crate::error::RaftError;
 use crate::types::StoredMembership;
 use crate::wire::{StoredMembershipMessage, Wire};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use warren_storage::{AtomicFile, Disk, StorageError};
-use warren_types::NodeId;
+use warren_types::{ClusterId, NodeId};
 
 const REMEDY: &str = "with other managers alive, remove this one from the cluster, reset it (`warren node reset`) and let it join again; \
      else restore a backup (`warren cluster restore`)";
@@ -27,6 +28,54 @@ pub(crate) struct Record {
     pub(crate) member: bool,
     /// The members as this node last knew them.
     pub(crate) membership: StoredMembership,
+    /// Whose directory it is; none in a file of an older release, until the cluster's state is known.
+    pub(crate) owner: Option<Owner>,
+}
+
+/// Whose data a directory holds. Votes and acknowledgements in it are promises of this node to this cluster, and mean something
+/// else, or nothing, in the hands of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} of cluster {}", self.node, self.cluster)
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct OwnerMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    cluster: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    node: Vec<u8>,
+}
+
+impl Wire for Owner {
+    type Message = OwnerMessage;
+
+    fn to_message(&self) -> OwnerMessage {
+        OwnerMessage {
+            cluster: self.cluster.as_u128().to_be_bytes().to_vec(),
+            node: self.node.as_u128().to_be_bytes().to_vec(),
+        }
+    }
+
+    fn from_message(message: OwnerMessage) -> Result<Self, crate::wire::Malformed> {
+        let id = |bytes: Vec<u8>| {
+            let bytes = bytes.try_into().map_err(|_| crate::wire::Malformed);
+            bytes.map(u128::from_be_bytes)
+        };
+        Ok(Self {
+            cluster: ClusterId::from_u128(id(message.cluster)?),
+            node: NodeId::from_u128(id(message.node)?),
+        })
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -39,6 +88,8 @@ pub(crate) struct RecordMessage {
     member: bool,
     #[prost(message, optional, tag = "4")]
     membership: Option<StoredMembershipMessage>,
+    #[prost(message, optional, tag = "7")]
+    owner: Option<OwnerMessage>,
 }
 
 impl Wire for Record {
@@ -50,6 +101,7 @@ impl Wire for Record {
             healing: self.healing,
             member: self.member,
             membership: Some(self.membership.to_message()),
+            owner: self.owner.as_ref().map(Wire::to_message),
         }
     }
 
@@ -63,6 +115,7 @@ impl Wire for Record {
                 .map(StoredMembership::from_message)
                 .transpose()?
                 .unwrap_or_default(),
+            owner: message.owner.map(Owner::from_message).transpose()?,
         })
     }
 }
@@ -76,6 +129,8 @@ pub(crate) struct Home {
     record: Mutex<Record>,
     /// Whether the file was there.
     found: bool,
+    /// Whose directory it has to be.
+    own: Option<Owner>,
 }
 
 impl Home {
@@ -98,6 +153,7 @@ impl Home {
             file,
             record: Mutex::new(record),
             found,
+            own: None,
         })
     }
 
@@ -130,6 +186,45 @@ impl Home {
     pub(crate) fn is_empty(&self) -> Result<bool, StorageError> {
         let nothing = |dir: String| self.disk.list(&dir).map(|names| names.is_empty());
         Ok(!self.found && nothing(self.log_dir(0))? && nothing(self.snapshot_dir(0))?)
+    }
+
+    /// Refuses a directory that is not `own`, and takes an empty one into possession. Nothing but the record is read or written.
+    /// Without an owner (tests) nothing is checked.
+    pub(crate) fn claim(&mut self, own: Option<Owner>) -> Result<(), RaftError> {
+        self.own = own;
+        let Some(own) = own else {
+            return Ok(());
+        };
+        match self.record().owner {
+            Some(found) => self.check(found, own),
+            None if self.is_empty()? => Ok(self.change(|record| record.owner = Some(own))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this is the directory of an older release, which does not say whose it is.
+    pub(crate) fn is_unclaimed(&self) -> bool {
+        self.own.is_some() && self.lock().owner.is_none()
+    }
+
+    /// Completes the record of an older release: it is of the cluster that the state names.
+    pub(crate) fn complete(&self, cluster: ClusterId) -> Result<(), RaftError> {
+        let Some(own) = self.own else {
+            return Ok(());
+        };
+        self.check(Owner { cluster, ..own }, own)?;
+        Ok(self.change(|record| record.owner = Some(own))?)
+    }
+
+    fn check(&self, found: Owner, own: Owner) -> Result<(), RaftError> {
+        if found == own {
+            return Ok(());
+        }
+        Err(RaftError::OtherOwner {
+            place: self.disk.describe(&self.dir),
+            found,
+            own,
+        })
     }
 
     /// Changes the record durably.

@@ -60,6 +60,7 @@ mod tests;
 pub use config::{IoMode, Profile, RaftConfig};
 pub use error::{ProposeError, RaftError, ReadError};
 pub use handle::RaftHandle;
+pub use home::Owner;
 pub use metrics::{BUCKETS, Histogram, RaftMetrics};
 pub use offline::{RecoverError, Recovered, recover, restore};
 pub use propose::{MAX_COMMAND_BYTES, MAX_PROPOSALS_WAITING};

@@ -70,7 +70,11 @@ pub fn recover<E: Error + 'static>(
 ) -> Result<Recovered, RecoverError<E>> {
     let raft = RaftError::from;
     let _guard = DirGuard::acquire(disk, &config.dir, "raft log").map_err(raft)?;
-    let home = Home::open(disk, &config.dir)?;
+    let mut home = Home::open(disk, &config.dir)?;
+    // An empty directory is nobody's yet, and the next refusal is about that.
+    if home.record().owner.is_some() {
+        home.claim(config.owner())?;
+    }
     if home.is_empty().map_err(raft)? {
         return Err(RaftError::Membership(
             "this node has no data of a cluster to recover; restore a backup (`warren cluster restore`)".to_owned(),
@@ -234,6 +238,7 @@ fn write(
         record.healing = false;
         record.member = true;
         record.membership = membership;
+        record.owner = config.owner().or(record.owner);
     })?;
     Ok(())
 }

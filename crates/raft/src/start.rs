@@ -51,8 +51,14 @@ pub(crate) async fn start(
         .validate()
         .map_err(|error| RaftError::Config(error.to_string()))?;
     let guard = DirGuard::acquire(&disk, &config.dir, "raft log")?;
-    let home = Arc::new(Home::open(&disk, &config.dir)?);
+    let mut home = Home::open(&disk, &config.dir)?;
+    home.claim(config.owner())?;
+    let home = Arc::new(home);
     let (log, snapshots, found) = open_or_heal(&home, &config)?;
+    let known = found.as_ref().and_then(|found| found.state.settings());
+    if let Some(known) = known.filter(|_| home.is_unclaimed()) {
+        home.complete(known.id)?;
+    }
     let parts = Parts::new(&config, home, snapshots, &log, found.as_ref());
     #[cfg(any(test, feature = "testing"))]
     let told = found.clone();

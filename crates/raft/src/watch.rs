@@ -1,5 +1,6 @@
 //! Follows openraft's metrics: who leads, who belongs to the cluster.
 
+use crate::error::RaftError;
 use crate::handle::Engine;
 use crate::home::Home;
 use crate::pulse::Pulse;
@@ -31,6 +32,8 @@ struct Watcher {
     stood: u64,
     /// The term in which a change of the members was taken up again.
     settled: u64,
+    /// Whether the record of the directory does not say yet whose it is.
+    unclaimed: bool,
 }
 
 /// Turns openraft's metrics into [`Leadership`].
@@ -50,6 +53,7 @@ pub(crate) async fn watch_leadership(
         view,
         pulse,
         was_member: home.record().member,
+        unclaimed: home.is_unclaimed(),
         home,
         members: None,
         unstored: false,
@@ -90,6 +94,7 @@ impl Watcher {
             self.view.fail(&error.to_string());
         }
         self.look_at_members(metrics);
+        self.claim();
         let alive = metrics.running_state.is_ok();
         let is_leader = alive
             && metrics.current_leader == Some(self.id)
@@ -115,6 +120,29 @@ impl Watcher {
             term: metrics.current_term,
             is_leader,
             ready,
+        }
+    }
+
+    /// Completes the record of an older release as soon as the state says which cluster this is; stops when it is another.
+    fn claim(&mut self) {
+        if !self.unclaimed {
+            return;
+        }
+        let state = self.view.state();
+        let Some(settings) = state.settings() else {
+            return;
+        };
+        self.unclaimed = false;
+        match self.home.complete(settings.id) {
+            Ok(()) => {}
+            Err(error @ RaftError::OtherOwner { .. }) => {
+                tracing::error!("{error}");
+                self.view.fail(&error.to_string());
+                let engine = self.engine.clone();
+                // Errors mean that it has ended already, which is what is wanted.
+                crate::runtime::spawn(async move { drop(engine.shutdown().await) });
+            }
+            Err(error) => tracing::warn!(%error, "cannot store whose data these are"),
         }
     }
 

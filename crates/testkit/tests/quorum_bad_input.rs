@@ -282,3 +282,43 @@ fn many_bad_joins_cost_nothing() {
     assert!(cost.log_bytes < BAD_JOINS_LOG_BYTES_MAX, "{cost:?}");
     managers.reset();
 }
+
+/// Log and votes of one cluster under the identity of a node of another: refused before anything is served.
+#[test]
+fn a_data_directory_of_another_cluster_is_refused_at_the_start() {
+    if !is_root() {
+        return skipped(
+            "a_data_directory_of_another_cluster_is_refused_at_the_start",
+            "needs root",
+        );
+    }
+    let (mut one, mut two) = (Managers::start(1), Managers::start(1));
+    let swap = |one: &Managers, two: &Managers| {
+        let [a, b] = [one, two].map(|m| m.node(0).data_dir().join("raft"));
+        let aside = a.with_extension("aside");
+        for (from, to) in [(&a, &aside), (&b, &a), (&aside, &b)] {
+            std::fs::rename(from, to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
+        }
+    };
+    one.kill(0);
+    two.kill(0);
+    swap(&one, &two);
+    let run = ["node", "run"].map(str::to_owned);
+    for managers in [&mut one, &mut two] {
+        let wanted = ["of cluster", "warren node reset"];
+        let text = refused(managers, 0, &run, &wanted);
+        // The log holds the first life too; nothing may follow the refusal.
+        let said = text.lines().rev().take(2);
+        assert!(
+            said.into_iter().any(|line| line.contains("of cluster")),
+            "{text}"
+        );
+    }
+    swap(&one, &two);
+    for managers in [&mut one, &mut two] {
+        managers.back(0);
+        managers.restart(0);
+        managers.wait_quorum();
+        managers.reset();
+    }
+}

@@ -1,12 +1,16 @@
 //! Recovery and restoring, with a crash at every step.
 
 use super::cluster::Cluster;
-use super::{LIMIT, config, create, fresh, holds, members, node, start};
-use crate::{RaftConfig, RaftError, RecoverError, Recovered, recover, restore};
+use super::{LIMIT, config, create, fresh, holds, members, node, start, wait_for};
+use crate::transport::NoPeers;
+use crate::{RaftConfig, RaftError, RaftHandle, RecoverError, Recovered, recover, restore};
 use std::convert::Infallible;
 use std::sync::Arc;
-use warren_state::ClusterState;
+use warren_state::{Actor, ClusterState, Command, Op};
 use warren_storage::{Disk, FaultyDisk};
+use warren_types::{
+    CaMaterial, ClusterId, ClusterSettings, KeyEpoch, Revision, SealedData, Timestamp,
+};
 
 fn disk_of(disk: &FaultyDisk) -> Arc<dyn Disk> {
     Arc::new(disk.clone())
@@ -173,4 +177,109 @@ async fn what_cannot_be_recovered_is_refused_with_the_reason() {
     raft.wait_ready(LIMIT).await.unwrap();
     assert!(holds(&raft, 1));
     raft.shutdown().await;
+}
+
+fn owned(mut config: RaftConfig, cluster: u128, number: u128) -> RaftConfig {
+    config.cluster_id = Some(ClusterId::from_u128(cluster));
+    config.id = node(number);
+    config
+}
+
+fn settings(cluster: u128) -> Command {
+    let settings = ClusterSettings {
+        id: ClusterId::from_u128(cluster),
+        name: "test".to_owned(),
+        ca: CaMaterial::default(),
+        key_epochs: vec![KeyEpoch {
+            number: 1,
+            created_at: Timestamp(0),
+        }],
+        container_pool: "10.89.0.0/16".to_owned(),
+        node_prefix_len: 24,
+        heartbeat: warren_types::Duration(2_000),
+        node_down_after: warren_types::Duration(10_000),
+        history_per_slot: 1,
+        snapshot_entries: 10_000,
+        snapshot_bytes: 64 << 20,
+        log_bytes_max: 1 << 30,
+        auto_lock: false,
+        unlock_key: SealedData::default(),
+        created_at: Timestamp(0),
+        version: Revision(0),
+    };
+    let op = Op::SettingsInit(Box::new(settings));
+    Command::new(Actor::System, Timestamp(1), vec![op])
+}
+
+async fn refused_start(config: RaftConfig, disk: &FaultyDisk) -> RaftError {
+    let started = RaftHandle::start(config, disk_of(disk), Arc::new(NoPeers)).await;
+    started.expect_err("somebody else's data")
+}
+
+async fn refusal(config: RaftConfig, disk: &FaultyDisk) -> RaftError {
+    let before = disk.files();
+    let error = refused_start(config.clone(), disk).await;
+    let member = members(&[1])[&node(1)].clone();
+    let recovered = recover(&disk_of(disk), &config, member, Ok::<_, Infallible>);
+    let again = recovered.expect_err("nor recovered").to_string();
+    assert_eq!(again, error.to_string());
+    assert_eq!(disk.files(), before, "it is left as it was");
+    error
+}
+
+/// A directory is one node's in one cluster: what it promised there binds nobody else.
+#[tokio::test]
+async fn a_directory_of_another_cluster_is_refused_before_anything_is_done() {
+    let disk = FaultyDisk::new(6);
+    let raft = fresh(owned(config(), 7, 1), disk_of(&disk)).await;
+    raft.propose(&create(1, 10)).await.unwrap();
+    raft.shutdown().await;
+    for other in [owned(config(), 8, 1), owned(config(), 7, 2)] {
+        let error = refusal(other.clone(), &disk).await;
+        let RaftError::OtherOwner { found, own, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(Some(*found), owned(config(), 7, 1).owner());
+        assert_eq!(Some(*own), other.owner());
+        assert!(error.to_string().contains("warren node reset"), "{error}");
+    }
+    // Nor after a recovery; the owner goes on.
+    let member = members(&[1])[&node(1)].clone();
+    let own = owned(config(), 7, 1);
+    recover(&disk_of(&disk), &own, member, Ok::<_, Infallible>).unwrap();
+    refusal(owned(config(), 8, 1), &disk).await;
+    let raft = start(own, disk_of(&disk)).await;
+    raft.wait_ready(LIMIT).await.unwrap();
+    assert!(holds(&raft, 1));
+    raft.shutdown().await;
+}
+
+/// Records of older releases do not say whose they are: the state does.
+#[tokio::test]
+async fn a_directory_of_an_older_release_is_completed_or_refused() {
+    for snapshot in [true, false] {
+        let disk = FaultyDisk::new(7);
+        let raft = fresh(config(), disk_of(&disk)).await;
+        raft.propose(&settings(7)).await.unwrap();
+        if snapshot {
+            raft.request_snapshot();
+            wait_for("a snapshot", || raft.status().snapshot_index.is_some()).await;
+        }
+        raft.shutdown().await;
+        let wrong = disk.copy(1);
+        if snapshot {
+            let error = refused_start(owned(config(), 8, 1), &wrong).await;
+            assert!(matches!(error, RaftError::OtherOwner { .. }), "{error}");
+        } else {
+            // The log is read while the engine runs: it stops and says why.
+            let raft = start(owned(config(), 8, 1), disk_of(&wrong)).await;
+            let why = || raft.status().stopped.unwrap_or_default();
+            wait_for("it to stop", || why().contains("of cluster")).await;
+            raft.shutdown().await;
+        }
+        let raft = start(owned(config(), 7, 1), disk_of(&disk)).await;
+        raft.wait_ready(LIMIT).await.unwrap();
+        raft.shutdown().await;
+        refusal(owned(config(), 8, 1), &disk).await;
+    }
 }
