@@ -10,7 +10,7 @@ use warren_state::{Actor, Command, Op};
 use warren_storage::StorageError;
 use warren_types::{
     Availability, CaMaterial, ClusterSettings, Duration, KeyEpoch, Liveness, Node, NodeId,
-    NodeResources, NodeRole, Platform, Revision, SealedData, Timestamp, limits,
+    NodeResources, NodeRole, Platform, RaftProfile, Revision, SealedData, Timestamp, limits,
 };
 
 /// Pool of the nodes' container subnets.
@@ -102,6 +102,7 @@ pub struct NodeFacts {
 pub(crate) fn first_command(
     identity: &LocalIdentity,
     facts: &NodeFacts,
+    raft_profile: RaftProfile,
 ) -> Result<Command, InitError> {
     let now = edge::now();
     let key = identity.founding_ca.clone().ok_or(InitError::Keyring {
@@ -127,6 +128,7 @@ pub(crate) fn first_command(
         snapshot_entries: SNAPSHOT_ENTRIES,
         snapshot_bytes: SNAPSHOT_BYTES,
         log_bytes_max: LOG_BYTES_MAX,
+        raft_profile,
         auto_lock: false,
         unlock_key: SealedData::default(),
         created_at: now,

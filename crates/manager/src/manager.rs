@@ -20,16 +20,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use warren_api::metrics_http::Telemetry;
 use warren_api::{ControlPlane, Planes};
-use warren_client::{IdentitySource, SessionAcceptor};
+use warren_client::{Client, IdentitySource, SessionAcceptor, Target};
 use warren_raft::{Leadership, Member, ProposeError, RaftConfig, RaftError, RaftHandle};
 use warren_state::{Actor, ClusterState};
 use warren_storage::{Disk, Keyring as KeyFile};
-use warren_types::{ContainerId, NodeId, Timestamp};
+use warren_types::{ContainerId, NodeId, RaftProfile, Timestamp};
 
 /// How long the first election of a single manager may take.
 const LEADER_WITHIN: Duration = Duration::from_secs(30);
 /// How long giving leadership away may take when the daemon stops.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+/// How long the cluster is asked which times it uses; without an answer they are taken up at the next start.
+const PROFILE_LIMIT: Duration = Duration::from_secs(3);
 /// Directory of the log and snapshots, on the manager's disk.
 pub const RAFT_DIR: &str = "raft";
 
@@ -49,6 +51,8 @@ pub struct ManagerConfig {
     pub source: IdentitySource,
     /// API addresses of managers, for a node that has joined and does not know the cluster's state yet.
     pub managers: Vec<String>,
+    /// Times of the consensus protocol of a cluster that is founded. Every other manager takes the cluster's.
+    pub raft_profile: RaftProfile,
 }
 
 /// What a manager tells the daemon.
@@ -102,6 +106,7 @@ impl Manager {
         let mut settings = RaftConfig::new(config.identity.node);
         RAFT_DIR.clone_into(&mut settings.dir);
         settings.cluster_id = Some(config.identity.cluster);
+        settings.profile = first_profile(&config).await.into();
         let raft = RaftHandle::start(settings, config.disk.clone(), peers.clone()).await?;
         if let Err(error) = found(&raft, &config).await {
             raft.shutdown().await;
@@ -245,6 +250,39 @@ impl Manager {
     }
 }
 
+/// The times to start with where the engine knows none yet: the founder's are told by the operator, everybody else asks the
+/// cluster.
+async fn first_profile(config: &ManagerConfig) -> RaftProfile {
+    // A directory that cannot be read is reported by the engine.
+    let fresh = config
+        .disk
+        .list(RAFT_DIR)
+        .is_ok_and(|names| names.is_empty());
+    if config.identity.is_founder() || !fresh {
+        return config.raft_profile;
+    }
+    match tokio::time::timeout(PROFILE_LIMIT, profile_of_cluster(config)).await {
+        Ok(Ok(profile)) => profile,
+        Ok(Err(error)) => {
+            tracing::info!(%error, "the cluster's raft profile is not known yet");
+            RaftProfile::default()
+        }
+        Err(_) => RaftProfile::default(),
+    }
+}
+
+async fn profile_of_cluster(
+    config: &ManagerConfig,
+) -> Result<RaftProfile, warren_client::ClientError> {
+    let client = Client::connect_lazy(Target::Tcp {
+        addresses: config.managers.clone(),
+        identity: config.source.current(),
+    })?;
+    let settings = client.cluster_info().await?.settings;
+    let name = settings.map_or_else(String::new, |s| s.raft_profile);
+    Ok(RaftProfile::from_name(&name).unwrap_or_default())
+}
+
 /// On the node that makes the cluster: the only voter, its office, the first records. Each is done once, also when a
 /// crash came between.
 async fn found(raft: &RaftHandle, config: &ManagerConfig) -> Result<(), ManagerError> {
@@ -269,7 +307,7 @@ async fn found(raft: &RaftHandle, config: &ManagerConfig) -> Result<(), ManagerE
     }
     lead(raft).await?;
     if raft.state().settings().is_none() {
-        let first = init::first_command(identity, &config.facts)?;
+        let first = init::first_command(identity, &config.facts, config.raft_profile)?;
         raft.propose(&first).await?;
     }
     Ok(())

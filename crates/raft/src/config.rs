@@ -2,15 +2,33 @@
 
 use crate::home::Owner;
 use std::time::Duration;
-use warren_types::{ClusterId, NodeId};
+use warren_types::{ClusterId, NodeId, RaftProfile};
 
 /// Times that fit the network between managers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {
     /// Managers in one place: heartbeat 100 ms, a follower elects 450 to 600 ms after it last heard its leader.
     Lan,
     /// Managers far apart: ten times that.
     Wan,
+}
+
+impl From<RaftProfile> for Profile {
+    fn from(setting: RaftProfile) -> Self {
+        match setting {
+            RaftProfile::Lan => Self::Lan,
+            RaftProfile::Wan => Self::Wan,
+        }
+    }
+}
+
+impl From<Profile> for RaftProfile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Lan => Self::Lan,
+            Profile::Wan => Self::Wan,
+        }
+    }
 }
 
 impl Profile {
@@ -59,10 +77,18 @@ impl Profile {
         Duration::from_millis(self.heartbeat_ms())
     }
 
-    /// How old an acknowledgement of a quorum may be for a read to rely on it: four fifths of the lease, so that
-    /// clocks may run apart by a fifth within a lease.
-    pub(crate) const fn read_lease(self) -> Duration {
-        Duration::from_millis(self.lease_ms() / 5 * 4)
+    /// Heartbeats within a lease.
+    pub(crate) const fn heartbeats_per_lease(self) -> u64 {
+        self.lease_ms() / self.heartbeat_ms()
+    }
+
+    /// The profile with a lease of so many milliseconds, or the shortest longer one.
+    pub(crate) const fn with_lease_ms(lease_ms: u64) -> Self {
+        if lease_ms <= Self::Lan.lease_ms() {
+            Self::Lan
+        } else {
+            Self::Wan
+        }
     }
 }
 
@@ -86,7 +112,7 @@ pub struct RaftConfig {
     pub cluster_id: Option<ClusterId>,
     /// Directory on the disk that holds log and snapshots; it is locked while the engine runs.
     pub dir: String,
-    /// Times.
+    /// Times, unless [`crate::RaftHandle::keep_profile`] has left others for this directory.
     pub profile: Profile,
     /// A snapshot is taken after so many applied entries.
     pub snapshot_entries: u64,

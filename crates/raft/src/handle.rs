@@ -1,8 +1,9 @@
 //! The engine as others use it.
 
-use crate::config::{IoMode, RaftConfig};
+use crate::config::{IoMode, Profile, RaftConfig};
 use crate::error::RaftError;
 use crate::hashes::Hashes;
+use crate::home::Home;
 use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::metrics::{Meter, RaftMetrics};
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) log: LogStore,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) home: Arc<Home>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) hashes: Arc<Hashes>,
     pub(crate) meter: Arc<Meter>,
@@ -232,6 +234,7 @@ impl RaftHandle {
                     lag: last.saturating_sub(matched.map_or(0, |matched| matched + 1)),
                     last_contact: acknowledged.map(openraft::Instant::elapsed),
                     voter: membership.voter_ids().any(|voter| voter == *id),
+                    profile: self.inner.pulse.profile_of(*id),
                 };
                 (*id, peer)
             })
@@ -251,6 +254,7 @@ impl RaftHandle {
         let (last, purged) = (shared.last_index(), shared.purged_index());
         RaftStatus {
             id: inner.id,
+            profile: inner.pulse.profile,
             leadership: inner.leadership.borrow().clone(),
             last_index: last,
             committed_index: metrics.local_committed.map(|id| id.index),
@@ -292,6 +296,22 @@ impl RaftHandle {
             bytes,
             log_bytes_max,
         });
+    }
+
+    /// The times that the engine runs with. They stay as long as it runs.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.inner.pulse.profile
+    }
+
+    /// Leaves the times for the next start on this directory; nothing is written when they are those that were left before.
+    /// Managers may run different ones meanwhile: the leader counts on the shortest lease that a follower grants, and is heard
+    /// as often as that one needs.
+    pub fn keep_profile(&self, profile: Profile) -> Result<(), RaftError> {
+        Ok(self
+            .inner
+            .home
+            .change(|record| record.profile = Some(profile))?)
     }
 
     /// Has a snapshot written soon, whatever the thresholds.

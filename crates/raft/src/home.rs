@@ -5,6 +5,7 @@
 //! and taken into use in one step: when damaged files are set aside, and when a cluster is recovered or restored. The
 //! generation before stays as it was, for people to look at; older ones are removed.
 
+use crate::config::Profile;
 use crate::error::RaftError;
 use crate::types::StoredMembership;
 use crate::wire::{StoredMembershipMessage, Wire};
@@ -18,7 +19,7 @@ const REMEDY: &str = "with other managers alive, remove this one from the cluste
      else restore a backup (`warren cluster restore`)";
 
 /// What the file holds.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Record {
     /// The generation in use.
     pub(crate) generation: u64,
@@ -30,6 +31,10 @@ pub(crate) struct Record {
     pub(crate) membership: StoredMembership,
     /// Whose directory it is; none in a file of an older release, until the cluster's state is known.
     pub(crate) owner: Option<Owner>,
+    /// Times to start with; `None` as long as nobody has said which.
+    pub(crate) profile: Option<Profile>,
+    /// The longest times that this node may have run with when it last promised a leader not to vote for anybody else.
+    pub(crate) promised: Profile,
 }
 
 /// Whose data a directory holds. Votes and acknowledgements in it are promises of this node to this cluster, and mean something
@@ -88,8 +93,28 @@ pub(crate) struct RecordMessage {
     member: bool,
     #[prost(message, optional, tag = "4")]
     membership: Option<StoredMembershipMessage>,
+    /// Lease of the times to start with, in milliseconds; 0 = nobody has said.
+    #[prost(uint64, tag = "5")]
+    profile_lease_ms: u64,
+    /// Lease of the longest times, in milliseconds; 0 = those of the LAN profile.
+    #[prost(uint64, tag = "6")]
+    promised_lease_ms: u64,
     #[prost(message, optional, tag = "7")]
     owner: Option<OwnerMessage>,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            healing: false,
+            member: false,
+            membership: StoredMembership::default(),
+            profile: None,
+            promised: Profile::Lan,
+            owner: None,
+        }
+    }
 }
 
 impl Wire for Record {
@@ -102,6 +127,8 @@ impl Wire for Record {
             member: self.member,
             membership: Some(self.membership.to_message()),
             owner: self.owner.as_ref().map(Wire::to_message),
+            profile_lease_ms: self.profile.map_or(0, Profile::lease_ms),
+            promised_lease_ms: self.promised.lease_ms(),
         }
     }
 
@@ -116,6 +143,9 @@ impl Wire for Record {
                 .transpose()?
                 .unwrap_or_default(),
             owner: message.owner.map(Owner::from_message).transpose()?,
+            profile: (message.profile_lease_ms > 0)
+                .then(|| Profile::with_lease_ms(message.profile_lease_ms)),
+            promised: Profile::with_lease_ms(message.promised_lease_ms),
         })
     }
 }

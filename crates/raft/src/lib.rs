@@ -27,6 +27,7 @@ mod error;
 mod fair;
 #[cfg(any(test, feature = "testing"))]
 mod gate;
+mod grants;
 mod handle;
 mod hashes;
 mod healing;

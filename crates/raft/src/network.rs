@@ -6,7 +6,7 @@ use crate::runtime::PATIENCE;
 use crate::snapshots::{Snapshots, Stored};
 use crate::transport::{RpcKind, SnapshotBody, Transport, TransportError};
 use crate::types::{CommittedLeaderId, Member, Types, Vote};
-use crate::wire::{SnapshotHeader, Transfer, Wire, append_message};
+use crate::wire::{Granted, SnapshotHeader, Transfer, Wire, append_message};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{Either, select};
@@ -174,13 +174,17 @@ impl RaftNetworkV2<Types> for Peer {
         _: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<Types>> {
         let request = Bytes::from(append_message(&rpc, self.hashes.latest()).encode_to_vec());
-        if rpc.entries.is_empty() {
-            return self.beat(request).await;
-        }
-        let bytes = request.len() as u64;
-        let deadline = self.pulse.profile.heartbeat() * APPEND_HEARTBEATS
-            + Duration::from_millis(bytes / SLOWEST_LINE);
-        self.send(RpcKind::Append, request, deadline).await
+        let granted: Granted = if rpc.entries.is_empty() {
+            self.beat(request).await?
+        } else {
+            let bytes = request.len() as u64;
+            let deadline = self.pulse.profile.heartbeat() * APPEND_HEARTBEATS
+                + Duration::from_millis(bytes / SLOWEST_LINE);
+            self.send(RpcKind::Append, request, deadline).await?
+        };
+        let term = rpc.vote.leader_id.term;
+        self.pulse.granted(term, self.to, granted.lease_ms);
+        Ok(granted.answer)
     }
 
     async fn vote(
@@ -246,6 +250,7 @@ impl RaftNetworkV2<Types> for Peer {
             }
             TransportError::Refused { .. } => StreamingError::Network(NetworkError::new(&error)),
         })?;
+        self.pulse.granted_nothing(vote.leader_id.term, self.to);
         SnapshotResponse::decode(bytes).map_err(|_| {
             StreamingError::Network(NetworkError::from_string("malformed answer to a snapshot"))
         })

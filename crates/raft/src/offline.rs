@@ -233,12 +233,14 @@ fn write(
     log.purge_upto(last.index, &last.encode())?;
     log.set_meta(&vote.encode())?;
     log.close()?;
+    let profile = state.settings().map(|s| s.raft_profile.into());
     home.change(|record| {
         record.generation = generation;
         record.healing = false;
         record.member = true;
         record.membership = membership;
         record.owner = config.owner().or(record.owner);
+        record.profile = profile;
     })?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Who was heard when, who leads, whether this node was removed: what the parts of the engine tell each other.
 
 use crate::config::Profile;
+use crate::grants::Grants;
 use crate::types::Member;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ struct Times {
 #[derive(Debug)]
 pub(crate) struct Pulse {
     pub(crate) profile: Profile,
+    /// What followers grant to this node.
+    grants: Grants,
     times: Mutex<Times>,
     pub(crate) leader_changes: AtomicU64,
     pub(crate) elections: AtomicU64,
@@ -55,6 +58,7 @@ impl Pulse {
     pub(crate) fn new(profile: Profile, hold: Duration) -> Self {
         Self {
             profile,
+            grants: Grants::default(),
             times: Mutex::default(),
             leader_changes: AtomicU64::new(0),
             elections: AtomicU64::new(0),
@@ -65,6 +69,35 @@ impl Pulse {
             beat: Notify::new(),
             members: ArcSwap::default(),
         }
+    }
+
+    /// A follower has answered an append of this leader; see [`Grants::tell`].
+    pub(crate) fn granted(&self, term: u64, from: NodeId, lease_ms: Option<u64>) {
+        if self.grants.tell(term, from, lease_ms) {
+            // The pace of the heartbeats may be another one now.
+            self.beat.notify_one();
+        }
+    }
+
+    /// A follower has answered what says nothing of its lease.
+    pub(crate) fn granted_nothing(&self, term: u64, from: NodeId) {
+        self.grants.tell_nothing(term, from);
+    }
+
+    /// The times that a follower of this leader runs with, when it has said so.
+    pub(crate) fn profile_of(&self, follower: NodeId) -> Option<Profile> {
+        self.grants.said(follower).map(Profile::with_lease_ms)
+    }
+
+    /// How old an acknowledgement of a quorum may be for a read to rely on it: four fifths of the shortest lease that is
+    /// granted, so that clocks may run apart by a fifth within a lease.
+    pub(crate) fn read_lease(&self) -> Duration {
+        self.grants.lease(self.profile) / 5 * 4
+    }
+
+    /// How often a leader is to be heard besides its own heartbeats; see [`Grants::pace`].
+    pub(crate) fn pace(&self) -> Option<Duration> {
+        self.grants.pace(self.profile)
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {

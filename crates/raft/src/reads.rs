@@ -37,7 +37,7 @@ impl RaftHandle {
     ///
     /// While the lease lasts nobody is asked. Why that is safe: a follower that hears its leader at `t` (its clock)
     /// votes for nobody else before `t + lease`; the leader counts from the moment at which it *sent* what a quorum then
-    /// acknowledged, and relies on four fifths of the lease only (openraft 0.10 `leader.rs: last_quorum_acked_time`,
+    /// acknowledged, and relies on four fifths of the shortest lease that a follower granted only (openraft 0.10 `leader.rs: last_quorum_acked_time`,
     /// `engine_impl.rs: handle_vote_req`). Two gaps in that are closed here: openraft forgets the promise at a restart,
     /// so a restarted node holds votes and campaigns back for one lease (`serve`, `handle`); and a suspended
     /// machine stops the clock, so after a jump of the wall clock the quorum is asked. A hand-over ends the lease first.
@@ -53,15 +53,25 @@ impl RaftHandle {
         if self.inner.bugs.stale_read {
             return Ok(self.inner.view.applied_index().unwrap_or(0));
         }
-        let profile = self.inner.pulse.profile;
+        let pulse = &self.inner.pulse;
         let steady = self.inner.io == IoMode::Task || self.inner.suspend.steady();
         let age = if self.inner.lease_reads && steady {
-            profile.read_lease()
+            pulse.read_lease()
         } else {
             Duration::ZERO
         };
-        let option =
-            LinearizerOption::new(Some(age), true).with_wait_timeout(profile.election_max());
+        let index = self.quorum_index(age).await?;
+        if age <= pulse.read_lease() {
+            return Ok(index);
+        }
+        // A follower that grants less has answered meanwhile, and may be the one that was relied on.
+        self.quorum_index(Duration::ZERO).await
+    }
+
+    /// The index of a read that relies on what a quorum acknowledged at most `age` ago, else asks the quorum.
+    async fn quorum_index(&self, age: Duration) -> Result<u64, ReadError> {
+        let limit = self.inner.pulse.profile.election_max();
+        let option = LinearizerOption::new(Some(age), true).with_wait_timeout(limit);
         match self.inner.engine.get_read_linearizer(option).await {
             Ok(read) => Ok(read.read_log_id().index()),
             Err(EngineError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {

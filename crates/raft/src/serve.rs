@@ -8,7 +8,7 @@ use crate::network::TransferAnswer;
 use crate::snapshots::Stored;
 use crate::transport::RpcKind;
 use crate::types::{LogId, Types};
-use crate::wire::{HashMessage, SnapshotHeader, Transfer, Wire, read_append};
+use crate::wire::{Granted, HashMessage, SnapshotHeader, Transfer, Wire, read_append};
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
@@ -39,7 +39,8 @@ impl RaftHandle {
                         self.compare(&theirs)?;
                     }
                 }
-                answer.encode()
+                let lease_ms = Some(self.inner.pulse.profile.lease_ms());
+                Granted { answer, lease_ms }.encode()
             }
             RpcKind::Vote => {
                 let request = self.ballot(from, VoteRequest::decode(request).map_err(bad)?)?;

@@ -22,6 +22,8 @@ use crate::types::{Entry, LogId};
 use crate::view::View;
 use crate::watch::watch_leadership;
 use crate::wire::Wire;
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -42,24 +44,29 @@ struct Parts {
 
 /// Starts everything on what is on the disk.
 pub(crate) async fn start(
-    config: RaftConfig,
+    mut config: RaftConfig,
     disk: Arc<dyn Disk>,
     transport: Arc<dyn Transport>,
 ) -> Result<Inner, RaftError> {
-    let settings = config
-        .openraft()
-        .validate()
-        .map_err(|error| RaftError::Config(error.to_string()))?;
     let guard = DirGuard::acquire(&disk, &config.dir, "raft log")?;
     let mut home = Home::open(&disk, &config.dir)?;
     home.claim(config.owner())?;
     let home = Arc::new(home);
+    config.profile = home.record().profile.unwrap_or(config.profile);
+    let settings = config
+        .openraft()
+        .validate()
+        .map_err(|error| RaftError::Config(error.to_string()))?;
     let (log, snapshots, found) = open_or_heal(&home, &config)?;
     let known = found.as_ref().and_then(|found| found.state.settings());
     if let Some(known) = known.filter(|_| home.is_unclaimed()) {
         home.complete(known.id)?;
     }
     let parts = Parts::new(&config, home, snapshots, &log, found.as_ref());
+    // What is promised from now on has to be known after the next start, whatever this node runs then.
+    parts
+        .home
+        .change(|record| record.promised = record.promised.max(config.profile))?;
     #[cfg(any(test, feature = "testing"))]
     let told = found.clone();
     let machine = parts.machine(&config, found);
@@ -88,6 +95,7 @@ pub(crate) async fn start(
         log,
         snapshots: parts.snapshots,
         disk,
+        home: parts.home,
         pulse: parts.pulse,
         hashes: parts.hashes,
         meter: parts.meter,
@@ -129,7 +137,7 @@ impl Parts {
         // One that never voted nor heard a leader has promised nothing.
         let promised = !log.meta().is_empty() || log.next_index() > 0;
         let hold = if promised {
-            config.profile.lease()
+            config.profile.max(home.record().promised).lease()
         } else {
             Duration::ZERO
         };
@@ -221,6 +229,7 @@ impl Parts {
         tasks.push(crate::runtime::spawn(allow_elections(
             engine.clone(),
             Arc::clone(&self.pulse),
+            Arc::clone(&self.home),
             stopped.clone(),
         )));
         tasks.push(crate::runtime::spawn(send_heartbeats(
@@ -350,10 +359,19 @@ fn start_writer(
 
 /// Lets this node stand for election once the lease is over that it may have granted before it was restarted,
 /// and once it has healed.
-async fn allow_elections(engine: Engine, pulse: Arc<Pulse>, mut stop: watch::Receiver<bool>) {
+async fn allow_elections(
+    engine: Engine,
+    pulse: Arc<Pulse>,
+    home: Arc<Home>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut healing = pulse.healing();
     let wait = async {
         tokio::time::sleep_until(pulse.hold_until).await;
+        // What was promised before this start is over.
+        if let Err(error) = home.change(|record| record.promised = pulse.profile) {
+            tracing::warn!(%error, "the next start will wait longer than it needs to before it votes");
+        }
         healing.wait_for(|healing| !healing).await.is_ok()
     };
     tokio::select! {
@@ -364,13 +382,24 @@ async fn allow_elections(engine: Engine, pulse: Arc<Pulse>, mut stop: watch::Rec
     }
 }
 
-/// Sends heartbeats beyond the regular ones when asked to.
+/// Sends heartbeats beyond the regular ones: when asked to, and as often as followers with shorter times than this
+/// leader's need them.
 async fn send_heartbeats(engine: Engine, pulse: Arc<Pulse>, mut stop: watch::Receiver<bool>) {
+    let metrics = engine.metrics();
     loop {
+        let leads = metrics.borrow_watched().state == ServerState::Leader;
+        let pace = pulse.pace().filter(|_| leads);
+        let paced = async {
+            match pace {
+                Some(pace) => tokio::time::sleep(pace).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
             () = pulse.beat.notified() => {}
+            () = paced => {}
         }
         if engine.trigger().heartbeat().await.is_err() {
             return;

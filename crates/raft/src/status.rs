@@ -1,5 +1,6 @@
 //! What the engine tells about itself.
 
+use crate::config::Profile;
 use crate::types::Member;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct PeerStatus {
     pub last_contact: Option<Duration>,
     /// Whether it has a vote.
     pub voter: bool,
+    /// The times that it runs with, when it has said so.
+    pub profile: Option<Profile>,
 }
 
 /// Figures for people and metrics.
@@ -38,6 +41,8 @@ pub struct PeerStatus {
 pub struct RaftStatus {
     /// This node.
     pub id: NodeId,
+    /// The times that it runs with.
+    pub profile: Profile,
     /// Who leads.
     pub leadership: Leadership,
     /// Index of the last log entry.

@@ -370,6 +370,33 @@ impl Wire for AppendEntriesRequest<Types> {
 pub(crate) struct AppendAnswerMessage {
     #[prost(oneof = "AppendAnswer", tags = "1, 2, 3, 4")]
     answer: Option<AppendAnswer>,
+    /// For so many milliseconds from now the follower votes for nobody else.
+    #[prost(uint64, optional, tag = "5")]
+    lease_ms: Option<u64>,
+}
+
+/// An answer to an append, with the lease that it grants; `None` from releases that know one profile only.
+pub(crate) struct Granted {
+    pub(crate) answer: AppendEntriesResponse<Types>,
+    pub(crate) lease_ms: Option<u64>,
+}
+
+impl Wire for Granted {
+    type Message = AppendAnswerMessage;
+
+    fn to_message(&self) -> AppendAnswerMessage {
+        AppendAnswerMessage {
+            lease_ms: self.lease_ms,
+            ..self.answer.to_message()
+        }
+    }
+
+    fn from_message(message: AppendAnswerMessage) -> Result<Self> {
+        Ok(Self {
+            lease_ms: message.lease_ms,
+            answer: AppendEntriesResponse::from_message(message)?,
+        })
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -404,6 +431,7 @@ impl Wire for AppendEntriesResponse<Types> {
         };
         AppendAnswerMessage {
             answer: Some(answer),
+            lease_ms: None,
         }
     }
 

@@ -146,10 +146,19 @@ impl Managers {
     /// # Panics
     /// When it does not start.
     pub fn found(&mut self) -> usize {
+        self.found_with(&[])
+    }
+
+    /// As [`Self::found`], with more flags.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn found_with(&mut self, flags: &[&str]) -> usize {
         let number = self.machine();
         let (name, api) = (self.name(number), self.address(number));
         let mut words = vec!["cluster", "init", "--node-id", &name, "--api-addr", &api];
         words.extend(self.manager_only.then_some("--manager-only"));
+        words.extend(flags);
         self.run(number, &words);
         let directory = self.members[number].node.data_dir().join("admin");
         let identity = TlsIdentity::from_dir(&directory);

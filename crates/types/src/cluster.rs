@@ -56,6 +56,39 @@ impl Role {
     }
 }
 
+/// Times of the consensus protocol that fit the network between the managers.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum RaftProfile {
+    /// Managers in one place or region.
+    #[default]
+    Lan,
+    /// Managers far apart: ten times the times.
+    Wan,
+}
+
+impl RaftProfile {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Lan, Self::Wan];
+
+    /// Name in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Wan => "wan",
+        }
+    }
+
+    /// The profile with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name)
+    }
+}
+
 /// Settings of the cluster; one record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -84,6 +117,9 @@ pub struct ClusterSettings {
     pub snapshot_bytes: u64,
     /// Most bytes of log kept on disk.
     pub log_bytes_max: u64,
+    /// Times of the consensus protocol. A manager takes them up when it is started.
+    #[serde(default)]
+    pub raft_profile: RaftProfile,
     /// The managers' keyrings are wrapped by the unlock key: after a start each of them waits for
     /// `warren cluster unlock`.
     #[serde(default)]

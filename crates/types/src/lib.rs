@@ -20,7 +20,9 @@ pub mod service;
 pub mod spec;
 pub mod validate;
 
-pub use cluster::{CaMaterial, ClusterSettings, JoinToken, KeyEpoch, Role, TokenState};
+pub use cluster::{
+    CaMaterial, ClusterSettings, JoinToken, KeyEpoch, RaftProfile, Role, TokenState,
+};
 pub use container::{
     ActualState, Container, ContainerStatus, DesiredState, ExitInfo, HealthVerdict, Slot,
 };

@@ -104,6 +104,7 @@ fn founding(args: &UpArgs) -> ClusterInitArgs {
         metrics_addr: args.metrics_addr,
         data_dir: args.data_dir.clone(),
         manager_only: false,
+        raft_profile: args.raft_profile,
     }
 }
 
@@ -130,6 +131,7 @@ fn spawn(home: &Home, args: &UpArgs, global: &GlobalArgs) -> Result<Child, Failu
         let metrics = metrics.map_or_else(|| "none".to_owned(), |address| address.to_string());
         command.args(["cluster", "init", "--api-addr", &args.api_addr.to_string()]);
         command.args(["--metrics-addr", &metrics]);
+        command.args(["--raft-profile", args.raft_profile.name()]);
         if let Some(address) = &args.advertise_addr {
             command.args(["--advertise-addr", address]);
         }

@@ -8,7 +8,7 @@ use warren_cli::args::{GlobalArgs, METRICS_ADDR_DEFAULT};
 use warren_cli::{CliError, Exit};
 use warren_client::DEFAULT_SOCKET;
 use warren_storage::{AtomicFile, DirGuard, Disk, Keyring, RealDisk};
-use warren_types::NodeRole;
+use warren_types::{NodeRole, RaftProfile};
 
 /// Directory that a reboot empties; `WARREN_RUN_DIR` names another.
 const RUN_DIR_DEFAULT: &str = "/run/warren";
@@ -47,6 +47,8 @@ pub(crate) struct NodeSettings {
     pub(crate) metrics_addr: Option<SocketAddr>,
     /// What the node was last, as far as it knows.
     pub(crate) role: NodeRole,
+    /// Times of the consensus protocol of the cluster that this node founds; no matter once it is founded.
+    pub(crate) raft_profile: RaftProfile,
 }
 
 /// An opened home: nobody else uses it while this lives.
@@ -192,6 +194,9 @@ impl NodeSettings {
         if let Some(address) = &self.advertise_addr {
             text.push_str(&format!("advertise-addr={address}\n"));
         }
+        if self.raft_profile != RaftProfile::default() {
+            text.push_str(&format!("raft-profile={}\n", self.raft_profile.name()));
+        }
         text
     }
 
@@ -217,6 +222,8 @@ impl NodeSettings {
                 None => METRICS_ADDR_DEFAULT.parse().ok(),
             },
             role,
+            raft_profile: value("raft-profile")
+                .map_or(Some(RaftProfile::default()), RaftProfile::from_name)?,
         })
     }
 }
@@ -245,6 +252,7 @@ mod tests {
                 advertise_addr: advertise.map(str::to_owned),
                 metrics_addr: metrics.map(|m| m.parse().unwrap()),
                 role: NodeRole::Manager,
+                raft_profile: RaftProfile::ALL[usize::from(metrics.is_some())],
             };
             assert_eq!(NodeSettings::from_text(&settings.to_text()), Some(settings));
         }

@@ -7,6 +7,7 @@ use crate::error::Result;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::Serialize;
+use warren_types::RaftProfile;
 
 /// The answer came from a manager outside the quorum.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -31,6 +32,8 @@ pub struct SettingsView {
     pub heartbeat_ms: u64,
     /// Milliseconds of silence after which a node is down.
     pub node_down_after_ms: u64,
+    /// Times of the consensus protocol; a manager takes them up when it is started.
+    pub raft_profile: RaftProfile,
     /// A manager that starts needs the unlock key.
     pub auto_lock: bool,
     /// Number of the data key that seals new data.
@@ -50,6 +53,8 @@ pub struct SettingsChange {
     pub heartbeat_ms: Option<u64>,
     /// Milliseconds of silence after which a node is down.
     pub node_down_after_ms: Option<u64>,
+    /// Times of the consensus protocol.
+    pub raft_profile: Option<RaftProfile>,
 }
 
 /// A join token to make.

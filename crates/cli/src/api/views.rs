@@ -3,7 +3,7 @@
 use super::quorum::SettingsView;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use warren_types::{ExitInfo, PortMapping, ServiceSpec, Timestamp};
+use warren_types::{ExitInfo, PortMapping, RaftProfile, ServiceSpec, Timestamp};
 
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -302,6 +302,8 @@ pub struct MemberView {
     pub role: String,
     /// Version of its program.
     pub version: String,
+    /// Times of the consensus protocol that it runs with; null where the manager that answers does not know.
+    pub raft_profile: Option<RaftProfile>,
 }
 
 /// The cluster as a whole.

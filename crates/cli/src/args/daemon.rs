@@ -1,11 +1,12 @@
 //! Flags of what runs a node: founding, joining, restoring, going on.
 
 use super::WaitArgs;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use warren_types::RaftProfile;
 
 /// Where the daemon keeps its data.
 pub const DATA_DIR_DEFAULT: &str = "/var/lib/warren";
@@ -103,6 +104,36 @@ pub fn host_port(text: &str) -> Result<String, String> {
     }
 }
 
+/// Times of the consensus protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum RaftProfileArg {
+    /// Managers in one place or region.
+    #[default]
+    Lan,
+    /// Managers far apart: ten times the times of lan.
+    Wan,
+}
+
+impl RaftProfileArg {
+    /// Name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lan => RaftProfile::Lan.name(),
+            Self::Wan => RaftProfile::Wan.name(),
+        }
+    }
+}
+
+impl From<RaftProfileArg> for RaftProfile {
+    fn from(arg: RaftProfileArg) -> Self {
+        match arg {
+            RaftProfileArg::Lan => Self::Lan,
+            RaftProfileArg::Wan => Self::Wan,
+        }
+    }
+}
+
 /// The directory of a node.
 #[derive(Debug, Clone, Args)]
 pub struct DataDirArgs {
@@ -136,6 +167,9 @@ pub struct ClusterInitArgs {
     /// Run no containers on this node.
     #[arg(long)]
     pub manager_only: bool,
+    /// Times of the consensus protocol: `wan` when the managers will be far apart.
+    #[arg(long, value_enum, value_name = "PROFILE", default_value_t)]
+    pub raft_profile: RaftProfileArg,
 }
 
 /// What a joining node wants to be.
@@ -378,6 +412,9 @@ pub struct UpArgs {
     /// Address of metrics and health, for a node that is started now; `none` means that they are not served.
     #[arg(long, value_name = "IP:PORT", default_value = METRICS_ADDR_DEFAULT)]
     pub metrics_addr: MetricsAddr,
+    /// Times of the consensus protocol, for a node that is started now: `wan` when the managers will be far apart.
+    #[arg(long, value_enum, value_name = "PROFILE", default_value_t)]
+    pub raft_profile: RaftProfileArg,
     /// Port of the hello service on this machine.
     #[arg(long, value_name = "PORT", default_value_t = crate::commands::up::HELLO_HOST_PORT)]
     pub hello_port: u16,

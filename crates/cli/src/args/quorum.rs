@@ -5,7 +5,7 @@ use super::{OutputArgs, WaitArgs};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
-use warren_types::{Bytes, Duration};
+use warren_types::{Bytes, Duration, RaftProfile};
 
 /// Default life of a join token.
 pub const TOKEN_TTL_DEFAULT: &str = "1h";
@@ -149,7 +149,7 @@ pub struct SettingsArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum SettingsCommand {
     /// Change settings: snapshot-entries=N, snapshot-bytes=SIZE, log-bytes-max=SIZE, heartbeat=TIME,
-    /// node-down-after=TIME.
+    /// node-down-after=TIME, raft-profile=lan|wan.
     Set {
         /// What to set.
         #[arg(required = true, value_name = "KEY=VALUE")]
@@ -173,6 +173,8 @@ pub enum Setting {
     Heartbeat(Duration),
     /// Silence after which a node is down.
     NodeDownAfter(Duration),
+    /// Times of the consensus protocol.
+    RaftProfile(RaftProfile),
 }
 
 impl FromStr for Setting {
@@ -194,10 +196,14 @@ impl FromStr for Setting {
             "log-bytes-max" => Self::LogBytesMax(size()?),
             "heartbeat" => Self::Heartbeat(time()?),
             "node-down-after" => Self::NodeDownAfter(time()?),
+            "raft-profile" => Self::RaftProfile(
+                RaftProfile::from_name(value)
+                    .ok_or_else(|| format!("'{value}' is neither lan nor wan"))?,
+            ),
             _ => {
                 return Err(format!(
                     "there is no setting '{key}'; there are snapshot-entries, snapshot-bytes, \
-                     log-bytes-max, heartbeat, node-down-after"
+                     log-bytes-max, heartbeat, node-down-after, raft-profile"
                 ));
             }
         })
@@ -256,6 +262,7 @@ mod tests {
             "snapshot-entries=1k",
             "log-bytes-max=-1",
             "election=1s",
+            "raft-profile=WAN",
         ] {
             assert!(bad.parse::<Setting>().is_err(), "{bad}");
         }

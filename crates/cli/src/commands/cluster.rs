@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::io::Io;
 use crate::output::{self, Table, ago, clean, fields};
 use serde::Serialize;
-use warren_types::{Bytes, Duration, Timestamp};
+use warren_types::{Bytes, Duration, RaftProfile, Timestamp};
 
 /// What `cluster info` shows.
 #[derive(Debug, Serialize)]
@@ -146,12 +146,13 @@ fn log(c: &ClusterView) -> Rows {
 
 pub(crate) fn settings_text(s: &SettingsView) -> String {
     format!(
-        "snapshot every {} entries or {}\nlog at most {}\nheartbeat {}, node down after {}",
+        "snapshot every {} entries or {}\nlog at most {}\nheartbeat {}, node down after {}\nraft profile {}",
         s.snapshot_entries,
         Bytes(s.snapshot_bytes),
         Bytes(s.log_bytes_max),
         Duration(s.heartbeat_ms),
-        Duration(s.node_down_after_ms)
+        Duration(s.node_down_after_ms),
+        s.raft_profile.name()
     )
 }
 
@@ -200,6 +201,7 @@ fn members(members: &[MemberView], wide: bool) -> Table {
         ("ADDRESS", 30),
     ];
     if wide {
+        columns.push(("PROFILE", 0));
         columns.push(("ID", 0));
     }
     let mut table = Table::new(&columns);
@@ -217,6 +219,8 @@ fn members(members: &[MemberView], wide: bool) -> Table {
             m.address.clone(),
         ];
         if wide {
+            let profile = m.raft_profile.map(RaftProfile::name);
+            cells.push(profile.unwrap_or_default().to_owned());
             cells.push(m.id.clone());
         }
         table.row(cells);

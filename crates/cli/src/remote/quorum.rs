@@ -75,6 +75,7 @@ impl QuorumApi for Remote {
             log_bytes_max: change.log_bytes_max,
             heartbeat_ms: change.heartbeat_ms,
             node_down_after_ms: change.node_down_after_ms,
+            raft_profile: change.raft_profile.map(|p| p.name().to_owned()),
         };
         let answer = self.client.update_cluster_settings(request).await?;
         let settings = answer.settings.ok_or_else(|| views::missing("settings"))?;

@@ -7,7 +7,7 @@ use crate::api::{
 };
 use crate::error::{CliError, Result};
 use warren_client::v1;
-use warren_types::{PortMapping, Protocol, PublishMode, Timestamp};
+use warren_types::{PortMapping, Protocol, PublishMode, RaftProfile, Timestamp};
 
 /// Seconds and nanoseconds since 1970, as the wire has them.
 macro_rules! time {
@@ -287,6 +287,7 @@ fn member(s: v1::ClusterServer) -> MemberView {
         lag: s.lag,
         role: s.role,
         version: s.version,
+        raft_profile: RaftProfile::from_name(&s.raft_profile),
     }
 }
 
@@ -303,6 +304,7 @@ pub(super) fn settings(s: v1::ClusterSettings) -> SettingsView {
         log_bytes_max: s.log_bytes_max,
         heartbeat_ms: s.heartbeat_ms,
         node_down_after_ms: s.node_down_after_ms,
+        raft_profile: RaftProfile::from_name(&s.raft_profile).unwrap_or_default(),
         auto_lock: s.auto_lock,
         data_key_epoch: s.data_key_epoch,
     }

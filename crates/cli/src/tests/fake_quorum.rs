@@ -42,6 +42,7 @@ pub(super) fn voter(id: &str, name: &str, leader: bool) -> MemberView {
         last_contact_ms: (!leader).then_some(40),
         role: "hybrid".into(),
         version: "0.1.0".into(),
+        raft_profile: Some(warren_types::RaftProfile::Lan),
         ..MemberView::default()
     }
 }
@@ -183,6 +184,7 @@ impl QuorumApi for Fake {
         if let Some(entries) = change.snapshot_entries {
             settings.snapshot_entries = entries;
         }
+        settings.raft_profile = change.raft_profile.unwrap_or(settings.raft_profile);
         if let Some(bytes) = change.log_bytes_max {
             settings.log_bytes_max = bytes;
         }

@@ -68,6 +68,7 @@ async fn golden_quorum() {
         "cluster token ls -o yaml",
         "cluster settings",
         "cluster settings set snapshot-entries=500 log-bytes-max=256m -o json",
+        "cluster settings set raft-profile=wan",
         "cluster data-key rotate",
         "cluster auto-lock on",
         "cluster auto-lock rotate -o json",

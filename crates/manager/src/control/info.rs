@@ -111,6 +111,7 @@ pub(super) fn settings_view(settings: &ClusterSettings) -> v1::ClusterSettings {
         heartbeat_ms: settings.heartbeat.0,
         node_down_after_ms: settings.node_down_after.0,
         auto_lock: settings.auto_lock,
+        raft_profile: settings.raft_profile.name().to_owned(),
         data_key_epoch: settings.key_epochs.last().map_or(0, |epoch| epoch.number),
     }
 }
@@ -171,6 +172,7 @@ fn warnings(
     if status.leadership.is_leader {
         found.extend(about_members(state, status));
     }
+    found.extend(about_profiles(control, state, status));
     found.extend(about_speed(control, state, status, p99));
     found.extend(
         status
@@ -219,6 +221,23 @@ fn about_members(state: &ClusterState, status: &RaftStatus) -> Vec<String> {
         }
     }
     found
+}
+
+/// Managers that have to be started again to take up the cluster's raft profile.
+fn about_profiles(control: &Control, state: &ClusterState, status: &RaftStatus) -> Option<String> {
+    let wanted = state.settings()?.raft_profile;
+    let other: Vec<&str> = state
+        .nodes()
+        .filter(|n| members::profile(control, status, n.id).is_some_and(|runs| runs != wanted))
+        .map(|n| n.name.as_str())
+        .collect();
+    (!other.is_empty()).then(|| {
+        format!(
+            "the raft profile is {:?} and not yet in use on {}: restart these managers, one after another, and wait for each until `warren cluster health` is well again (docs/raft-tuning.md)",
+            wanted.name(),
+            other.join(", ")
+        )
+    })
 }
 
 fn about_speed(

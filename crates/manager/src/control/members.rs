@@ -9,21 +9,34 @@ use warren_api::{ApiError, ApiResult, Caller};
 use warren_proto::v1;
 use warren_raft::{Member, RaftError, RaftStatus};
 use warren_state::{ClusterState, NodePatch, Op};
-use warren_types::{Node, NodeId, NodeResources, NodeRole, Platform};
+use warren_types::{Node, NodeId, NodeResources, NodeRole, Platform, RaftProfile};
 
-/// A manager that has not answered the leader for longer counts as failed.
-pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// A manager that has not answered the leader for longer counts as failed …
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// … and with long times of the protocol: for more heartbeats than this.
+const ANSWERS_WITHIN_HEARTBEATS: u64 = 5;
 /// How long giving leadership away may take.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether a voter answers the leader, which is this manager.
 pub(super) fn answers(status: &RaftStatus, id: NodeId) -> bool {
+    let heartbeats =
+        Duration::from_millis(ANSWERS_WITHIN_HEARTBEATS * status.profile.heartbeat_ms());
+    let limit = ANSWERS_WITHIN.max(heartbeats);
     id == status.id
         || status
             .peers
             .get(&id)
             .and_then(|peer| peer.last_contact)
-            .is_some_and(|silence| silence < ANSWERS_WITHIN)
+            .is_some_and(|silence| silence < limit)
+}
+
+/// The times that a manager runs with; the leader knows everybody's, the others their own.
+pub(super) fn profile(control: &Control, status: &RaftStatus, id: NodeId) -> Option<RaftProfile> {
+    if id == status.id {
+        return Some(control.raft.profile().into());
+    }
+    status.peers.get(&id)?.profile.map(Into::into)
 }
 
 /// MM-03, MM-04: takes a manager into the quorum, as a learner first.
@@ -277,6 +290,8 @@ pub(super) fn servers(control: &Control, state: &ClusterState) -> Vec<v1::Cluste
                 lag: peer.map_or(0, |p| p.lag),
                 role: node.role.name().to_owned(),
                 version: node.version_text.clone(),
+                raft_profile: profile(control, &status, node.id)
+                    .map_or_else(String::new, |p| p.name().to_owned()),
             }
         })
         .collect()

@@ -2,10 +2,10 @@
 
 use super::{Control, info};
 use crate::edge;
-use warren_api::{ApiResult, Caller, ChangeOptions};
+use warren_api::{ApiError, ApiResult, Caller, ChangeOptions};
 use warren_proto::v1;
 use warren_state::Op;
-use warren_types::ClusterSettings;
+use warren_types::{ClusterSettings, RaftProfile};
 
 pub(super) async fn update(
     control: &Control,
@@ -21,6 +21,15 @@ pub(super) async fn update(
     set(&mut after.log_bytes_max, request.log_bytes_max);
     set(&mut after.heartbeat.0, request.heartbeat_ms);
     set(&mut after.node_down_after.0, request.node_down_after_ms);
+    if let Some(name) = &request.raft_profile {
+        after.raft_profile = RaftProfile::from_name(name).ok_or_else(|| {
+            ApiError::field(
+                "raft_profile",
+                format!("there is no profile {name:?}"),
+                "give \"lan\" or \"wan\"",
+            )
+        })?;
+    }
     let settings = replace(control, caller, before, after).await?;
     Ok(v1::UpdateClusterSettingsResponse {
         settings: Some(info::settings_view(&settings)),

@@ -225,6 +225,7 @@ mod tests {
             history_per_slot: 3,
             snapshot_entries: 10_000,
             snapshot_bytes: 64 << 20,
+            raft_profile: warren_types::RaftProfile::Lan,
             log_bytes_max: 1 << 30,
             auto_lock: false,
             unlock_key: warren_types::SealedData::default(),

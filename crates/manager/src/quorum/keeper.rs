@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use warren_client::{Client, ClientError, ErrorKind, Target};
 use warren_proto::v1;
-use warren_types::{NodeId, SealedData};
+use warren_types::{NodeId, RaftProfile, SealedData};
 
 /// First wait after a failed try; doubles.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -42,11 +42,13 @@ impl Keeper {
         let mut removed = self.control.raft.removed();
         let mut retry = RETRY_MIN;
         let mut lock = None;
+        let mut profile = None;
         let mut demoted = false;
         loop {
             revisions.mark_unchanged();
             self.follow_settings();
             self.follow_lock(&mut lock);
+            self.follow_profile(&mut profile);
             // The others say so: what exactly, they say when they are asked to take this manager back.
             let told = *removed.borrow_and_update();
             match self.dismissed() {
@@ -110,6 +112,23 @@ impl Keeper {
             );
             if let Some(epoch) = settings.key_epochs.last() {
                 self.control.secrets.activate(epoch.number);
+            }
+        }
+    }
+
+    /// Which times the next start uses; noted once after a start, and after each change.
+    fn follow_profile(&self, followed: &mut Option<RaftProfile>) {
+        let state = self.control.raft.state();
+        let Some(wanted) = state.settings().map(|s| s.raft_profile) else {
+            return;
+        };
+        if *followed == Some(wanted) {
+            return;
+        }
+        match self.control.raft.keep_profile(wanted.into()) {
+            Ok(()) => *followed = Some(wanted),
+            Err(error) => {
+                tracing::error!(%error, "the cluster's raft profile could not be noted for the next start")
             }
         }
     }

@@ -3,9 +3,11 @@
 use super::{ConvertError, WireEnum, id_bytes, id_from, nested, wire_enum};
 use crate::store as pb;
 use warren_types::{
-    CaMaterial, ClusterId, ClusterSettings, Duration, JoinToken, KeyEpoch, Revision, Role,
-    SealedData, Timestamp, TokenId,
+    CaMaterial, ClusterId, ClusterSettings, Duration, JoinToken, KeyEpoch, RaftProfile, Revision,
+    Role, SealedData, Timestamp, TokenId,
 };
+
+wire_enum!(RaftProfile { Lan, Wan });
 
 wire_enum!(Role {
     None,
@@ -76,6 +78,7 @@ impl From<&ClusterSettings> for pb::ClusterSettings {
             unlock_key: v.auto_lock.then(|| (&v.unlock_key).into()),
             created_at_ms: v.created_at.0,
             version: v.version.0,
+            raft_profile: v.raft_profile.number(),
         }
     }
 }
@@ -97,6 +100,11 @@ impl TryFrom<pb::ClusterSettings> for ClusterSettings {
             snapshot_entries: v.snapshot_entries,
             snapshot_bytes: v.snapshot_bytes,
             log_bytes_max: v.log_bytes_max,
+            raft_profile: match v.raft_profile {
+                // Of a release that knew one profile only.
+                0 => RaftProfile::Lan,
+                number => WireEnum::read(number, "raft_profile")?,
+            },
             auto_lock: v.auto_lock,
             unlock_key: match v.unlock_key {
                 Some(sealed) => sealed.try_into()?,

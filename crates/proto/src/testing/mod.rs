@@ -15,8 +15,9 @@ use warren_types::{
     ActualState, Availability, Bytes, CaMaterial, Certificate, ClusterSettings, Config, Container,
     ContainerStatus, DesiredState, Duration, Event, EventKind, ExitInfo, HealthVerdict, Id128,
     Ingress, IngressPath, IngressRule, IngressTls, JoinToken, KeyEpoch, Liveness, MilliCpu,
-    Network, Node, NodeId, NodeResources, NodeRole, PathType, Platform, Revision, Role, Rollout,
-    RolloutState, SealedData, Secret, Service, ServiceRevision, Slot, Timestamp, Volume,
+    Network, Node, NodeId, NodeResources, NodeRole, PathType, Platform, RaftProfile, Revision,
+    Role, Rollout, RolloutState, SealedData, Secret, Service, ServiceRevision, Slot, Timestamp,
+    Volume,
 };
 
 /// Short text of any characters.
@@ -460,6 +461,7 @@ pub fn cluster_settings() -> impl Strategy<Value = ClusterSettings> {
                 snapshot_entries: sizes.0,
                 snapshot_bytes: sizes.1,
                 log_bytes_max: sizes.2,
+                raft_profile: RaftProfile::ALL[usize::from(sizes.0.is_multiple_of(2))],
                 auto_lock: sizes.3,
                 unlock_key: if sizes.3 {
                     ca_key

@@ -6,6 +6,7 @@ mod cluster;
 mod damage;
 mod offline;
 mod pace;
+mod profiles;
 mod quorum;
 
 use crate::transport::NoPeers;

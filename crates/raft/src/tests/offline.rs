@@ -187,6 +187,7 @@ fn owned(mut config: RaftConfig, cluster: u128, number: u128) -> RaftConfig {
 
 fn settings(cluster: u128) -> Command {
     let settings = ClusterSettings {
+        raft_profile: warren_types::RaftProfile::Lan,
         id: ClusterId::from_u128(cluster),
         name: "test".to_owned(),
         ca: CaMaterial::default(),

@@ -252,6 +252,7 @@ pub fn settings(n: u16) -> ClusterSettings {
         snapshot_entries: 10_000,
         snapshot_bytes: 64 << 20,
         log_bytes_max: 1 << 30,
+        raft_profile: RaftProfile::ALL[usize::from(n.is_multiple_of(3))],
         auto_lock: n.is_multiple_of(2),
         unlock_key: if n.is_multiple_of(2) {
             sealed(n)

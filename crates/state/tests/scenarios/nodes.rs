@@ -269,7 +269,8 @@ fn settings_have_ranges() {
             settings: Box::new(settings),
         }
     };
-    let good: [&Edit; 6] = [
+    let good: [&Edit; 7] = [
+        &|s| s.raft_profile = warren_types::RaftProfile::Wan,
         &|s| s.snapshot_entries = limits::SNAPSHOT_ENTRIES_MIN,
         &|s| s.snapshot_entries = limits::SNAPSHOT_ENTRIES_MAX,
         &|s| (s.snapshot_bytes, s.log_bytes_max) = (limits::SNAPSHOT_BYTES_MAX, 16 << 30),

@@ -71,6 +71,7 @@ mod tests {
             advertise_addr: None,
             metrics_addr: None,
             role: NodeRole::Hybrid,
+            raft_profile: warren_types::RaftProfile::default(),
         };
         assert_eq!(advertised(&settings), "10.0.0.7:8080");
         settings.advertise_addr = Some("edge-7.example:80".to_owned());

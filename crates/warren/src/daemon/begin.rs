@@ -10,7 +10,7 @@ use warren_cli::args::{ClusterInitArgs, Hidden, JoinArgs, JoinRole, NodeRunArgs,
 use warren_cli::{CliError, Exit};
 use warren_client::join;
 use warren_manager::{InitError, Joined, NewNode, RAFT_DIR, init, recovery};
-use warren_types::NodeRole;
+use warren_types::{NodeRole, RaftProfile};
 
 /// How a daemon begins.
 pub(crate) enum Begin {
@@ -56,6 +56,7 @@ impl From<&ClusterInitArgs> for Begin {
             advertise_addr: args.advertise_addr.clone(),
             metrics_addr: args.metrics_addr.0,
             role: manager_role(args.manager_only),
+            raft_profile: args.raft_profile.into(),
         })
     }
 }
@@ -71,6 +72,7 @@ impl From<JoinArgs> for Begin {
                 metrics_addr: args.metrics_addr.0,
                 // The cluster's answer says it.
                 role: NodeRole::Worker,
+                raft_profile: RaftProfile::default(),
             },
             role: args.role,
             managers: args.managers,
@@ -89,6 +91,8 @@ impl From<RestoreArgs> for Begin {
                 advertise_addr: args.advertise_addr,
                 metrics_addr: args.metrics_addr.0,
                 role: manager_role(args.manager_only),
+                // The backup says it.
+                raft_profile: RaftProfile::default(),
             },
             input: args.input,
             passphrase: args.passphrase,

@@ -87,6 +87,7 @@ fn config(life: &Life, identity: LocalIdentity) -> ManagerConfig {
         keyring: life.opened.keyring.clone(),
         source: life.credentials.source.clone(),
         managers: life.managers(),
+        raft_profile: life.settings.raft_profile,
     }
 }
 
