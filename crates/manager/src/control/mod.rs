@@ -10,6 +10,7 @@ mod images;
 mod info;
 mod joins;
 mod locking;
+mod logs;
 mod members;
 mod nodes;
 pub(crate) mod rotation;
@@ -212,7 +213,7 @@ impl ControlPlane for Control {
         containers::watch(self, caller, filter)
     }
     async fn logs(&self, caller: &Caller, query: LogQuery) -> ApiResult<ApiStream<v1::LogEntry>> {
-        streams::logs(self, caller, query).await
+        logs::logs(self, caller, query).await
     }
     async fn exec(
         &self,

@@ -1,122 +1,14 @@
-//! Logs and exec: streams that ride on the session of the container's node.
+//! Exec: a stream that rides on the session of the container's node.
 
-use super::{Control, containers, failure, services};
+use super::{Control, containers, failure};
 use crate::dispatcher::{Request, RequestSender};
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
-use std::sync::Arc;
-use warren_api::{ApiError, ApiResult, ApiStream, Caller, ExecInput, ExecOutput, LogQuery};
+use warren_api::{ApiError, ApiResult, ApiStream, Caller, ExecInput, ExecOutput};
 use warren_proto::session::{self, exec_input, exec_output, reply, request};
 use warren_proto::v1;
-use warren_state::ClusterState;
-use warren_types::{ActualState, Container};
-
-/// Containers of a service whose logs are read at once.
-const LOG_STREAMS_MAX: usize = 256;
-
-pub(super) async fn logs(
-    control: &Control,
-    caller: &Caller,
-    query: LogQuery,
-) -> ApiResult<ApiStream<v1::LogEntry>> {
-    let state = control.state();
-    let meant = match (&query.service, &query.container) {
-        (Some(service), _) => of_service(&state, service)?,
-        (None, Some(container)) => vec![containers::find(&state, caller, container)?],
-        (None, None) => {
-            return Err(ApiError::field(
-                "service",
-                "neither a service nor a container is named",
-                "name one",
-            ));
-        }
-    };
-    let mut streams = Vec::new();
-    for container in meant {
-        if container.node.is_some() {
-            streams.push(log_stream(control, &state, &container, &query).await?);
-        }
-    }
-    if !query.follow {
-        return in_order(streams).await;
-    }
-    Ok(stream::select_all(streams).boxed())
-}
-
-/// Without `follow` the lines of all containers are put in the order of their times.
-async fn in_order(streams: Vec<ApiStream<v1::LogEntry>>) -> ApiResult<ApiStream<v1::LogEntry>> {
-    let mut entries: Vec<v1::LogEntry> = Vec::new();
-    for stream in streams {
-        entries.extend(stream.try_collect::<Vec<_>>().await?);
-    }
-    let key = |e: &v1::LogEntry| e.time.as_ref().map(|t| (t.seconds, t.nanos));
-    entries.sort_by_key(key);
-    Ok(stream::iter(entries.into_iter().map(Ok)).boxed())
-}
-
-fn of_service(state: &ClusterState, target: &str) -> ApiResult<Vec<Arc<Container>>> {
-    let service = services::find(state, target)?;
-    let found: Vec<_> = state.containers_of_service(service.id).cloned().collect();
-    if found.len() > LOG_STREAMS_MAX {
-        return Err(ApiError::Exhausted {
-            what: format!(
-                "service {target:?} has {} containers, logs of at most {LOG_STREAMS_MAX} are read at once",
-                found.len()
-            ),
-            remedy: "name one container".to_owned(),
-        });
-    }
-    Ok(found)
-}
-
-async fn log_stream(
-    control: &Control,
-    state: &ClusterState,
-    container: &Arc<Container>,
-    query: &LogQuery,
-) -> ApiResult<ApiStream<v1::LogEntry>> {
-    let view = containers::view(state, container);
-    let node = container
-        .node
-        .ok_or_else(|| ApiError::internal("a container without node has no log"))?;
-    let body = request::Body::Log(session::LogRequest {
-        container_id: container.id.as_u128().to_be_bytes().to_vec(),
-        follow: query.follow,
-        tail: query.tail,
-        since_ms: query.since.map(|t| t.0),
-        stdout: query.stdout,
-        stderr: query.stderr,
-    });
-    let request = control
-        .dispatcher()?
-        .ask(node, body)
-        .await
-        .map_err(failure::node)?;
-    let (name, node_name) = (view.name(), view.node_name);
-    let stream = stream::unfold(Some(request), |request| async move {
-        let mut request: Request = request?;
-        match request.next().await {
-            Some(reply::Body::Log(chunk)) => Some((Ok(chunk.entries), Some(request))),
-            // A container whose log is gone has none; its siblings' are shown all the same.
-            Some(reply::Body::Error(error)) if error.code == 5 => None,
-            Some(reply::Body::Error(error)) => Some((Err(failure::node(error)), None)),
-            _ => None,
-        }
-    });
-    let named = stream.map_ok(move |entries| {
-        let (name, node_name) = (name.clone(), node_name.clone());
-        let entries = entries.into_iter().map(move |e| {
-            Ok(v1::LogEntry {
-                container_name: name.clone(),
-                node_name: node_name.clone(),
-                ..e
-            })
-        });
-        stream::iter(entries)
-    });
-    Ok(named.try_flatten().boxed())
-}
+use warren_types::ActualState;
 
 pub(super) async fn exec(
     control: &Control,
