@@ -28,7 +28,5 @@ pub use tls::{
     ClientAuth, PinError, TlsError, client_config, join_client_config, pin_error, server_config,
     server_name,
 };
-pub use token::{
-    NewToken, PresentedToken, TokenError, issue_token, verify_token, verify_token_for,
-};
+pub use token::{NewToken, PresentedToken, TokenError, issue_token, verify_token};
 pub use unlock::{UnlockError, UnlockKey};

@@ -49,14 +49,6 @@ pub enum TokenError {
     /// No uses left.
     #[error("the join token has been used up: make a new one with `warren cluster join-token`")]
     UsedUp,
-    /// A token for the other role.
-    #[error("this join token is for a {}, not for a {}: make the right one with `warren cluster join-token {}`", is.name(), wanted.name(), wanted.name())]
-    WrongRole {
-        /// What the token makes of a joiner.
-        is: Role,
-        /// What the joiner wants to be.
-        wanted: Role,
-    },
     /// Tokens are for nodes.
     #[error("a join token is for role worker or manager, not {}", role.name())]
     BadRole {
@@ -220,25 +212,6 @@ pub fn verify_token(
     }
 }
 
-/// Checks a token as [`verify_token`] does, for a joiner that wants to be of this role. Only one who
-/// knows the secret learns the token's role.
-///
-/// # Errors
-/// [`TokenError`]; [`TokenError::WrongRole`] for a valid token of the other role.
-pub fn verify_token_for(
-    record: Option<&JoinToken>,
-    presented: &PresentedToken,
-    wanted: Role,
-    now: Timestamp,
-) -> Result<(), TokenError> {
-    let is = verify_token(record, presented, now)?;
-    if is == wanted {
-        Ok(())
-    } else {
-        Err(TokenError::WrongRole { is, wanted })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,31 +254,6 @@ mod tests {
             Err(TokenError::Invalid)
         );
         assert_eq!(verify_token(None, &token, now), Err(TokenError::Invalid));
-    }
-
-    /// The token of a worker does not make a manager, nor the other way round (MT-03).
-    #[test]
-    fn a_token_is_for_one_role() {
-        let now = Timestamp(1_000_000);
-        let (record, token) = issue_token(new(5, [3; 32]), now, [9; 16]).unwrap();
-        let ask = |wanted, at| verify_token_for(Some(&record), &token, wanted, at);
-        assert_eq!(ask(Role::Worker, now), Ok(()));
-        let (is, wanted) = (Role::Worker, Role::Manager);
-        assert_eq!(ask(wanted, now), Err(TokenError::WrongRole { is, wanted }));
-        let text = TokenError::WrongRole { is, wanted }.to_string();
-        assert!(
-            text.ends_with("`warren cluster join-token manager`"),
-            "{text}"
-        );
-        let late = now.plus(TOKEN_TTL_DEFAULT);
-        assert_eq!(ask(wanted, late), Err(TokenError::Expired { at: late }));
-        let (_, stranger) = issue_token(new(5, [3; 32]), now, [8; 16]).unwrap();
-        let told = verify_token_for(Some(&record), &stranger, wanted, now);
-        assert_eq!(
-            told,
-            Err(TokenError::Invalid),
-            "the role is not for strangers"
-        );
     }
 
     #[test]

@@ -39,7 +39,9 @@ pub(crate) async fn auto_lock(command: AutoLockCommand, api: &dyn Api, io: &mut 
 fn show_key(key: &Hidden, form: OutputArgs, io: &mut Io) -> Result<()> {
     io.say(
         "auto-lock is on: a manager that starts waits for `warren cluster unlock`. Keep this key where the\n\
-         managers are not; it is not shown again, and without it a stopped manager does not start.",
+         managers are not; it is not shown again, and without it a stopped manager does not start.\n\
+         The administrator's key that the first manager keeps in its data directory (admin/node.key) is sealed with the rest:\n\
+         the file goes. For another machine make one there with `warren cluster admin-cert`; copies made before stay in the clear.",
     )?;
     match form.output {
         Format::Table | Format::Wide => {

@@ -387,3 +387,27 @@ fn listed<'a>(
     let id = proven.node.ok_or_else(unknown)?;
     state.node(id).map(AsRef::as_ref).ok_or_else(unknown)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The token of a worker does not make a manager, nor the other way round (MT-03, SEC-03).
+    #[test]
+    fn a_token_is_for_one_role() {
+        let made = |token, wanted| node_role(token, wanted).map_err(|e| e.to_string());
+        assert_eq!(made(Role::Worker, None), Ok(NodeRole::Worker));
+        assert_eq!(made(Role::Manager, None), Ok(NodeRole::Hybrid));
+        let (manager, worker) = (Some(NodeRole::Manager), Some(NodeRole::Worker));
+        assert_eq!(made(Role::Manager, manager), Ok(NodeRole::Manager));
+        for (token, wanted, right) in [
+            (Role::Worker, manager, "manager"),
+            (Role::Worker, Some(NodeRole::Hybrid), "manager"),
+            (Role::Manager, worker, "worker"),
+        ] {
+            let text = made(token, wanted).unwrap_err();
+            let remedy = format!("`warren cluster join-token {right}`");
+            assert!(text.ends_with(&remedy), "{text}");
+        }
+    }
+}

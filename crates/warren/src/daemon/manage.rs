@@ -186,3 +186,8 @@ async fn follow(life: &mut Life, manager: &Manager) -> Result<(), Failure> {
     }
     Ok(())
 }
+    if life.admin_sealed != settings.auto_lock {
+        let identity = life.credentials.identity()?;
+        super::admin::settle(&life.home, &identity, settings.auto_lock)?;
+        life.admin_sealed = settings.auto_lock;
+    }

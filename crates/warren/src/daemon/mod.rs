@@ -2,6 +2,7 @@
 //! the new one begin, in the same process, and the worker with what runs on it goes on all the time.
 
 mod address;
+mod admin;
 mod begin;
 mod dial;
 mod locked;
@@ -53,7 +54,8 @@ pub(crate) async fn run(home: Home, begin: Begin) -> Result<(), Failure> {
     let Some(identity) = identity else {
         return Ok(());
     };
-    export_admin(&home, &identity)?;
+    let sealed = warren_manager::init::is_locked(&opened.keyring());
+    admin::settle(&home, &identity, sealed)?;
     let mut life = Life::new(home, opened, settings, signals, &identity)?;
     life.run(identity).await
 }
@@ -180,6 +182,8 @@ struct Life {
     worker: Option<Worker>,
     node: NodeId,
     facts: Facts,
+    /// Whether the administrator's key was put away because of auto-lock.
+    admin_sealed: bool,
 }
 
 impl Life {
@@ -190,6 +194,7 @@ impl Life {
         signals: Signals,
         identity: &LocalIdentity,
     ) -> Result<Self, Failure> {
+        let sealed = warren_manager::init::is_locked(&opened.keyring());
         let credentials = Credentials::new(opened.keyring.clone(), identity)?;
         let managers = opened.managers()?;
         let facts = Facts {
@@ -211,6 +216,7 @@ impl Life {
             worker: None,
             node: identity.node,
             facts,
+            admin_sealed: sealed,
         })
     }
 
@@ -391,36 +397,4 @@ async fn removed(
         grace = stopping.recv() => Stop::within(grace.unwrap_or_default()),
     };
     serving.end(stop).await
-}
-
-/// The first administrator's certificate, for use from another machine (`WARREN_CONTEXT_DIR`).
-fn export_admin(home: &Home, identity: &LocalIdentity) -> Result<(), Failure> {
-    use std::io::Write;
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    let Some((cert, key)) = &identity.admin else {
-        return Ok(());
-    };
-    let directory = home.data_dir.join("admin");
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)?;
-    for (name, text) in [
-        ("ca.crt", identity.roots_text().as_str()),
-        ("node.crt", cert),
-        ("node.key", key),
-    ] {
-        let path = directory.join(name);
-        if path.exists() {
-            continue;
-        }
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-    }
-    Ok(())
 }
