@@ -7,6 +7,7 @@ mod authority;
 mod control;
 mod dispatcher;
 pub mod edge;
+pub mod expired;
 mod identity;
 pub mod init;
 mod keys;

@@ -63,7 +63,7 @@ pub use error::{ProposeError, RaftError, ReadError};
 pub use handle::RaftHandle;
 pub use home::Owner;
 pub use metrics::{BUCKETS, Histogram, RaftMetrics};
-pub use offline::{RecoverError, Recovered, recover, restore};
+pub use offline::{RecoverError, Recovered, recover, restore, stored_state};
 pub use propose::{MAX_COMMAND_BYTES, MAX_PROPOSALS_WAITING};
 pub use pulse::Contact;
 #[cfg(any(test, feature = "testing"))]

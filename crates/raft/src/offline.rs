@@ -126,6 +126,20 @@ pub fn restore(
     })
 }
 
+/// The state with everything that the stopped manager in `dir` ever stored, confirmed by a quorum or not; nothing is
+/// changed. `None` when it holds nothing, or nothing whole.
+pub fn stored_state(
+    disk: &Arc<dyn Disk>,
+    config: &RaftConfig,
+) -> Result<Option<ClusterState>, RaftError> {
+    let _guard = DirGuard::acquire(disk, &config.dir, "raft log")?;
+    let home = Home::open(disk, &config.dir)?;
+    if home.is_empty()? || home.record().healing {
+        return Ok(None);
+    }
+    Ok(Some(load(&home, config)?.state))
+}
+
 /// Reads everything: the snapshot, then all of the log.
 fn load(home: &Home, config: &RaftConfig) -> Result<Found, RaftError> {
     let generation = home.record().generation;

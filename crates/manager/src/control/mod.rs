@@ -22,6 +22,8 @@ mod tokens;
 mod volumes;
 
 use crate::dispatcher::Dispatcher;
+pub(crate) use tokens::subject_names;
+
 use crate::edge;
 use crate::init::NodeFacts;
 use crate::keys::KeyStore;

@@ -278,7 +278,7 @@ const fn certificate_role(role: NodeRole) -> Role {
 }
 
 /// What the node's own API may be called by, besides the fixed name that nodes and clients check.
-fn subject_names(node: &Node) -> Vec<SubjectName> {
+pub(crate) fn subject_names(node: &Node) -> Vec<SubjectName> {
     let host = node.address.rsplit_once(':').map(|(host, _)| host);
     let host = host.map(|h| h.trim_start_matches('[').trim_end_matches(']'));
     ["localhost", "127.0.0.1", node.name.as_str()]

@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use warren_api::metrics_http::serve_metrics;
 use warren_api::{ApiConfig, Limits, Server};
 use warren_client::{GrpcTransport, InProcessTransport, SessionTransport};
-use warren_manager::{LocalIdentity, Manager, ManagerConfig, ManagerEvent, init};
+use warren_manager::{LocalIdentity, Manager, ManagerConfig, ManagerEvent, expired, init};
 use warren_types::{NodeId, Revision, Role};
 
 /// Time between two looks at the records when they change all the time.
@@ -19,6 +19,7 @@ const RENEW_AGAIN: Duration = Duration::from_secs(2);
 
 /// Runs the manager until something ends it.
 pub(super) async fn run(life: &mut Life, identity: LocalIdentity) -> Result<Why, Failure> {
+    let identity = in_time(life, identity)?;
     let server = bind(life).await?;
     let (node, founder) = (identity.node, identity.is_founder());
     if life.has_containers() {
@@ -44,6 +45,27 @@ pub(super) async fn run(life: &mut Life, identity: LocalIdentity) -> Result<Why,
     }
     manager.shutdown().await;
     Ok(why)
+}
+
+/// With a certificate that is over, no manager takes this one's word, nor would this one take theirs. So it signs the next one
+/// itself; when it cannot, it goes on as a node does whose certificate is over, and asks the others.
+fn in_time(life: &Life, identity: LocalIdentity) -> Result<LocalIdentity, Failure> {
+    let now = warren_manager::edge::now();
+    let signed =
+        tokio::task::block_in_place(|| expired::renew_expired(&life.opened.disk, &identity, now));
+    match signed {
+        Ok(None) => Ok(identity),
+        Ok(Some(renewed)) => {
+            tracing::warn!(
+                "this manager's certificate was over; it has signed the next one itself"
+            );
+            life.credentials.take(renewed)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "this manager's certificate is over, and it cannot sign the next one itself; it asks the others");
+            Ok(identity)
+        }
+    }
 }
 
 /// Metrics, health and readiness on their own address. A manager that cannot tell them works all the same, so a taken port
@@ -171,6 +193,11 @@ async fn follow(life: &mut Life, manager: &Manager) -> Result<(), Failure> {
     };
     life.set_managers(manager.managers());
     life.credentials.follow_roots(&settings.ca.roots_pem);
+    if life.admin_sealed != settings.auto_lock {
+        let identity = life.credentials.identity()?;
+        super::admin::settle(&life.home, &identity, settings.auto_lock)?;
+        life.admin_sealed = settings.auto_lock;
+    }
     if life.settings.cluster_name != settings.name {
         life.settings.cluster_name.clone_from(&settings.name);
         life.opened.set_settings(&life.settings)?;
@@ -186,8 +213,3 @@ async fn follow(life: &mut Life, manager: &Manager) -> Result<(), Failure> {
     }
     Ok(())
 }
-    if life.admin_sealed != settings.auto_lock {
-        let identity = life.credentials.identity()?;
-        super::admin::settle(&life.home, &identity, settings.auto_lock)?;
-        life.admin_sealed = settings.auto_lock;
-    }

@@ -85,6 +85,17 @@ impl Credentials {
         Ok(init::reload(&self.keyring(), &self.node_key)?)
     }
 
+    /// Puts a certificate in force that this manager has signed itself.
+    pub(crate) fn take(&self, renewed: Renewed) -> Result<LocalIdentity, Failure> {
+        init::store_renewed(&mut self.keyring(), &self.node_key, &renewed)?;
+        self.put_in_force(TlsIdentity {
+            ca_pem: renewed.roots_pem,
+            own: Some((renewed.cert_pem, renewed.key_pem.to_string())),
+        })
+        .map_err(|error| Failure::Daemon(error.to_string()))?;
+        self.identity()
+    }
+
     /// What the certificate in force says.
     pub(crate) fn role(&self) -> watch::Receiver<Role> {
         self.role.subscribe()
