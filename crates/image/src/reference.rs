@@ -51,15 +51,6 @@ impl ImageRef {
     pub fn repository(&self) -> String {
         format!("{}/{}", self.host, self.path)
     }
-    /// The same repository and tag without the digest; `None` when there is no tag.
-    #[must_use]
-    pub fn tagged(&self) -> Option<Self> {
-        self.tag.as_ref().map(|_| Self {
-            digest: None,
-            ..self.clone()
-        })
-    }
-
     /// The shortest form that means the same: `nginx:1.27` for `docker.io/library/nginx:1.27`.
     #[must_use]
     pub fn short(&self) -> String {

@@ -163,12 +163,6 @@ impl Local {
         self.reported = None;
     }
 
-    /// Has it a process now, as far as is known?
-    #[must_use]
-    pub const fn has_process(&self) -> bool {
-        matches!(self.phase, Phase::Running { .. } | Phase::Stopping { .. })
-    }
-
     /// Sets state and reason; a state never goes back within an attempt.
     pub(crate) fn set(&mut self, state: ActualState, reason: impl AsRef<str>) {
         self.state = self.state.max(state);

@@ -263,17 +263,6 @@ pub fn begin_join(keyring: &mut KeyFile) -> Result<JoinRequest, InitError> {
     })
 }
 
-/// Forgets what [`begin_join`] kept: the cluster has refused it for good.
-///
-/// # Errors
-/// [`InitError`] when the keyring cannot be written.
-pub fn give_up_join(keyring: &mut KeyFile) -> Result<(), InitError> {
-    let mut change = Change::default();
-    change.drop(JOIN_KEY);
-    change.drop(JOIN_CSR);
-    change.write(keyring)
-}
-
 /// Becomes the node that the cluster's answer names, durably, in one step.
 ///
 /// # Errors

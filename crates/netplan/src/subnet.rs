@@ -141,16 +141,6 @@ impl Subnet {
         }
     }
 
-    /// How far the address is from the network address, if it lies inside.
-    #[must_use]
-    pub const fn offset_of(self, address: Ipv4Addr) -> Option<u32> {
-        if self.contains(address) {
-            Some(address.to_bits() - self.base)
-        } else {
-            None
-        }
-    }
-
     /// The `index`-th subnet of length `prefix` within this one, if there is one.
     #[must_use]
     pub fn child(self, prefix: u8, index: u32) -> Option<Self> {

@@ -288,12 +288,6 @@ impl WrapKey {
         Self { bytes: random }
     }
 
-    /// Derives the key from a passphrase (auto-lock, backups); slow on purpose.
-    #[must_use]
-    pub fn from_passphrase(passphrase: &str, salt: &[u8; SALT_BYTES]) -> Self {
-        Self::derive(passphrase, salt, PASSPHRASE_ROUNDS)
-    }
-
     pub(crate) fn derive(passphrase: &str, salt: &[u8; SALT_BYTES], rounds: u32) -> Self {
         let mut bytes = [0; KEY_BYTES];
         let rounds = NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN);

@@ -151,15 +151,6 @@ pub fn join_client_config(digest: CaDigest) -> Result<ClientConfig, TlsError> {
         .with_no_client_auth())
 }
 
-/// The certificate with this digest among those a peer has shown.
-#[must_use]
-pub fn root_with_digest<'a>(
-    digest: CaDigest,
-    shown: &'a [CertificateDer<'static>],
-) -> Option<&'a CertificateDer<'static>> {
-    shown.iter().find(|der| CaDigest::of_der(der) == digest)
-}
-
 /// Verifies a server by the digest of its root alone.
 #[derive(Debug)]
 struct PinnedRoot {
