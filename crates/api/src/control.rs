@@ -572,6 +572,14 @@ pub trait ControlPlane: Send + Sync + 'static {
     ) -> ApiResult<v1::RotateCertificateAuthorityResponse> {
         later("RotateCertificateAuthority")
     }
+    /// Signs a certificate for a person. Role and size of the request are checked.
+    async fn issue_user_certificate(
+        &self,
+        _caller: &Caller,
+        _request: v1::IssueUserCertificateRequest,
+    ) -> ApiResult<v1::IssueUserCertificateResponse> {
+        later("IssueUserCertificate")
+    }
     /// Makes a new data key and seals every secret with it.
     async fn rotate_data_key(&self, _caller: &Caller) -> ApiResult<v1::RotateDataKeyResponse> {
         later("RotateDataKey")

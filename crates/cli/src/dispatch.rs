@@ -154,7 +154,7 @@ async fn with_api(command: Command, api: &dyn Api, io: &mut Io) -> Result<u8> {
 }
 
 async fn cluster(command: ClusterCommand, api: &dyn Api, io: &mut Io) -> Result<u8> {
-    use commands::{backup, cluster, keys, recover, settings, token};
+    use commands::{backup, certificate, cluster, keys, recover, settings, token};
     match command {
         ClusterCommand::Info(args) => cluster::info(args, api, io).await?,
         ClusterCommand::Health(args) => return cluster::health(args, api, io).await,
@@ -169,6 +169,7 @@ async fn cluster(command: ClusterCommand, api: &dyn Api, io: &mut Io) -> Result<
         ClusterCommand::Unlock(args) => keys::unlock(args, api, io).await?,
         ClusterCommand::AutoLock(command) => keys::auto_lock(command, api, io).await?,
         ClusterCommand::Ca(command) => keys::authority(command, api, io).await?,
+        ClusterCommand::AdminCert(args) => certificate::run(args, api, io).await?,
         ClusterCommand::DataKey(command) => keys::data_key(command, api, io).await?,
         ClusterCommand::Init(_) | ClusterCommand::Restore(_) => {
             unreachable!("dispatch has dealt with the commands that need no cluster")

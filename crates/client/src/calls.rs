@@ -115,6 +115,8 @@ raw_calls! {
     unlock_cluster(UnlockClusterRequest) -> UnlockClusterResponse, Never, CALL_LIMIT;
     /// Begins the change to a new certificate authority.
     rotate_certificate_authority(RotateCertificateAuthorityRequest) -> RotateCertificateAuthorityResponse, Never, CLUSTER_LIMIT;
+    /// Signs a certificate for a person. Safe to repeat: nothing is recorded.
+    issue_user_certificate(IssueUserCertificateRequest) -> IssueUserCertificateResponse, Safe, CALL_LIMIT;
     /// Makes a new data key and seals every secret with it.
     rotate_data_key(RotateDataKeyRequest) -> RotateDataKeyResponse, Never, CLUSTER_LIMIT;
     /// Makes an ingress.

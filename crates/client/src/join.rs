@@ -127,7 +127,7 @@ fn check_answer(ca: CaDigest, answer: &v1::RequestCertificateResponse) -> Result
     Ok(())
 }
 
-fn identity_of(certificate: &[u8]) -> Result<warren_security::Identity, ClientError> {
+pub(crate) fn identity_of(certificate: &[u8]) -> Result<warren_security::Identity, ClientError> {
     std::str::from_utf8(certificate)
         .map_err(|e| e.to_string())
         .and_then(|pem| identity_from_pem(pem).map_err(|e| e.to_string()))

@@ -130,6 +130,8 @@ pub const RULES: &[Rule] = rules! {
     "/warren.v1.WarrenAPI/UnlockCluster", ADMIN, changes, here;
     "/warren.v1.WarrenAPI/RotateCertificateAuthority", ADMIN, changes;
     "/warren.v1.WarrenAPI/RotateDataKey", ADMIN, changes;
+    // Whoever may do everything may let others do it; nobody else, not even for a lesser role.
+    "/warren.v1.WarrenAPI/IssueUserCertificate", ADMIN, changes;
     "/warren.v1.WarrenAPI/GetStatus", READ_OR_WORKER, reads, here;
     "/warren.v1.WarrenAPI/StopDaemon", ADMIN, changes, here;
     "/warren.v1.WarrenAPI/StreamEvents", READ, reads;

@@ -19,6 +19,11 @@ use zeroize::Zeroizing;
 pub const CA_VALIDITY: Duration = Duration::from_secs(3650 * 86_400);
 /// Life of a node's or person's certificate: 90 days.
 pub const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
+/// Longest life of a person's certificate: as a node's. There is no list of revoked ones, so it is the time until a lost
+/// key is worth nothing, short of a rotation of the CA.
+pub const USER_VALIDITY_MAX: Duration = CERTIFICATE_VALIDITY;
+/// Shortest life of a person's certificate: 5 minutes.
+pub const USER_VALIDITY_MIN: Duration = Duration::from_secs(300);
 /// Life of the certificate by which an old root vouches for the new one: 400 days, longer than any
 /// rotation of the CA takes.
 pub const CROSS_VALIDITY: Duration = Duration::from_secs(400 * 86_400);

@@ -298,6 +298,21 @@ impl Node {
         self.try_cli(words)
     }
 
+    /// One call of the command line with these variables besides.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    #[must_use]
+    pub fn cli_with_environment(&self, words: &[&str], environment: &[(&str, &str)]) -> CliOutput {
+        let mut command = self.command();
+        command.args(words).envs(environment.iter().copied());
+        output(
+            command
+                .output()
+                .unwrap_or_else(|e| panic!("warren {}: {e}", words.join(" "))),
+        )
+    }
+
     /// One call of the command line with this standard input.
     ///
     /// # Panics

@@ -161,5 +161,6 @@ warren_api! {
     "SetAutoLock" set_auto_lock(SetAutoLockRequest) -> SetAutoLockResponse, set_auto_lock_inner, |r| r.enabled.to_string();
     "UnlockCluster" unlock_cluster(UnlockClusterRequest) -> UnlockClusterResponse, unlock_cluster_inner, |_| String::new();
     "RotateCertificateAuthority" rotate_certificate_authority(RotateCertificateAuthorityRequest) -> RotateCertificateAuthorityResponse, rotate_certificate_authority_inner, |_| String::new();
+    "IssueUserCertificate" issue_user_certificate(IssueUserCertificateRequest) -> IssueUserCertificateResponse, issue_user_certificate_inner, |r| format!("{} as {}", r.name, r.role);
     "RotateDataKey" rotate_data_key(RotateDataKeyRequest) -> RotateDataKeyResponse, rotate_data_key_inner, |_| String::new();
 }

@@ -7,6 +7,7 @@ use crate::control::ApiResult;
 use crate::error::ApiError;
 use warren_proto::v1;
 use warren_security::ca::CSR_BYTES_MAX;
+use warren_types::Role;
 use warren_types::validate::validate_address;
 
 /// Longest proof of an old key, in bytes.
@@ -144,6 +145,31 @@ impl Handlers {
         _: v1::RotateCertificateAuthorityRequest,
     ) -> ApiResult<v1::RotateCertificateAuthorityResponse> {
         self.control.rotate_certificate_authority(&caller).await
+    }
+
+    pub(super) async fn issue_user_certificate_inner(
+        self,
+        caller: Caller,
+        request: v1::IssueUserCertificateRequest,
+    ) -> ApiResult<v1::IssueUserCertificateResponse> {
+        let role = Role::from_name(&request.role)
+            .filter(|role| matches!(role, Role::Viewer | Role::Operator | Role::Admin));
+        if role.is_none() {
+            return Err(ApiError::field(
+                "role",
+                "names no role of a person",
+                "give viewer, operator or admin; nodes get theirs by joining",
+            ));
+        }
+        if request.csr.is_empty() {
+            return Err(ApiError::field(
+                "csr",
+                "is missing",
+                "make a key and send a PEM request for it",
+            ));
+        }
+        at_most("csr", request.csr.len(), CSR_BYTES_MAX)?;
+        self.control.issue_user_certificate(&caller, request).await
     }
 
     pub(super) async fn rotate_data_key_inner(

@@ -8,8 +8,8 @@ mod quorum;
 mod views;
 
 pub use quorum::{
-    DataKeyView, NewAuthority, NewToken, NewTokenView, QuorumApi, Recovered, SettingsChange,
-    SettingsView, StaleView, TokenView,
+    DataKeyView, NewAuthority, NewCertificate, NewToken, NewTokenView, QuorumApi, Recovered,
+    SettingsChange, SettingsView, StaleView, TokenView, UserFiles,
 };
 pub use views::{
     ClusterView, ContainerView, EventView, ImageDetails, ImageView, MemberView, NodeView,

@@ -7,7 +7,7 @@ use crate::error::Result;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::Serialize;
-use warren_types::RaftProfile;
+use warren_types::{RaftProfile, Role};
 
 /// The answer came from a manager outside the quorum.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -136,6 +136,30 @@ pub struct NewAuthority {
     pub waiting: u32,
 }
 
+/// A certificate for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCertificate {
+    /// Viewer, operator or admin.
+    pub role: Role,
+    /// Whom it names.
+    pub name: String,
+    /// Life in seconds; 0 means as long as possible.
+    pub ttl_seconds: u64,
+}
+
+/// A person's certificate with its key.
+#[derive(Debug, Clone)]
+pub struct UserFiles {
+    /// Private key, PEM.
+    pub key_pem: Hidden,
+    /// Certificate, PEM.
+    pub cert_pem: String,
+    /// Trusted roots, PEM.
+    pub ca_pem: String,
+    /// When it ends.
+    pub expires_at: Time,
+}
+
 /// Managers, tokens, keys and backups.
 #[async_trait]
 pub trait QuorumApi: Send + Sync {
@@ -166,6 +190,8 @@ pub trait QuorumApi: Send + Sync {
     async fn set_auto_lock(&self, enabled: bool, rotate: bool) -> Result<Hidden>;
     /// Gives the locked manager its key.
     async fn unlock(&self, key: &Hidden) -> Result<()>;
+    /// Makes a key and has a certificate for it signed.
+    async fn issue_certificate(&self, request: &NewCertificate) -> Result<UserFiles>;
     /// Begins the change to a new certificate authority.
     async fn rotate_authority(&self) -> Result<NewAuthority>;
     /// Makes a new data key.

@@ -5,8 +5,8 @@ use super::daemon::{
     NodeStopArgs,
 };
 use super::quorum::{
-    AutoLockCommand, BackupArgs, CaCommand, DataKeyCommand, JoinTokenArgs, LeaveArgs, PromoteArgs,
-    RecoverArgs, SettingsArgs, TokenCommand, UnlockArgs,
+    AdminCertArgs, AutoLockCommand, BackupArgs, CaCommand, DataKeyCommand, JoinTokenArgs,
+    LeaveArgs, PromoteArgs, RecoverArgs, SettingsArgs, TokenCommand, UnlockArgs,
 };
 use super::{OutputArgs, WaitArgs};
 use clap::{Args, Subcommand, ValueEnum};
@@ -52,6 +52,9 @@ pub enum ClusterCommand {
     /// The certificate authority of the cluster.
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Write a certificate and key with which a person uses the cluster from another machine into a directory.
+    #[command(visible_alias = "user-cert")]
+    AdminCert(AdminCertArgs),
     /// The key that seals secrets.
     #[command(subcommand)]
     DataKey(DataKeyCommand),

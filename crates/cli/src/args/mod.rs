@@ -21,8 +21,9 @@ pub use objects::{
     LogFlags, SecretCommand, SecretCreateArgs, VolumeCommand, VolumeCreateArgs,
 };
 pub use quorum::{
-    AutoLockCommand, BackupArgs, CaCommand, DataKeyCommand, JoinTokenArgs, LeaveArgs, PromoteArgs,
-    RecoverArgs, Setting, SettingsArgs, SettingsCommand, TokenCommand, TokenRoleArg, UnlockArgs,
+    AdminCertArgs, AutoLockCommand, BackupArgs, CaCommand, DataKeyCommand, JoinTokenArgs,
+    LeaveArgs, PromoteArgs, RecoverArgs, Setting, SettingsArgs, SettingsCommand, TokenCommand,
+    TokenRoleArg, UnlockArgs,
 };
 pub use service::{
     ContainerFlags, HealthFlags, ModeArg, PublishModeArg, RestartFlags, RolloutFlags,

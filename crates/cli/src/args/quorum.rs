@@ -5,7 +5,7 @@ use super::{OutputArgs, WaitArgs};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
-use warren_types::{Bytes, Duration, RaftProfile};
+use warren_types::{Bytes, Duration, RaftProfile, Role};
 
 /// Default life of a join token.
 pub const TOKEN_TTL_DEFAULT: &str = "1h";
@@ -78,6 +78,50 @@ pub struct BackupArgs {
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
     /// Replace the file if it exists.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What a person may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum UserRoleArg {
+    /// Everything.
+    #[default]
+    Admin,
+    /// Read, and change workloads.
+    Operator,
+    /// Read.
+    Viewer,
+}
+
+impl UserRoleArg {
+    /// The role.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Admin => Role::Admin,
+            Self::Operator => Role::Operator,
+            Self::Viewer => Role::Viewer,
+        }
+    }
+}
+
+/// Flags of `cluster admin-cert`.
+#[derive(Debug, Clone, Args)]
+pub struct AdminCertArgs {
+    /// What its holder may do.
+    #[arg(long, value_enum, value_name = "ROLE", default_value_t)]
+    pub role: UserRoleArg,
+    /// Name of its holder, for the audit record [default: that of the role].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Directory to write ca.crt, node.crt and node.key into.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// How long it is valid, 5m to 90d [default: 90d]. It cannot be taken back before, short of `cluster ca rotate`.
+    #[arg(long, value_name = "TIME")]
+    pub ttl: Option<Duration>,
+    /// Replace the files if they exist.
     #[arg(long)]
     pub force: bool,
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod backup;
+pub(crate) mod certificate;
 pub(crate) mod cluster;
 pub(crate) mod container;
 pub(crate) mod events;

@@ -2,8 +2,8 @@
 
 use super::{Remote, views};
 use crate::api::{
-    DataKeyView, NewAuthority, NewToken, NewTokenView, QuorumApi, Recovered, SettingsChange,
-    SettingsView, StaleView, TokenView,
+    DataKeyView, NewAuthority, NewCertificate, NewToken, NewTokenView, QuorumApi, Recovered,
+    SettingsChange, SettingsView, StaleView, Time, TokenView, UserFiles,
 };
 use crate::args::Hidden;
 use crate::error::Result;
@@ -121,6 +121,21 @@ impl QuorumApi for Remote {
         Ok(NewAuthority {
             fingerprint: answer.ca_fingerprint,
             waiting: answer.nodes_waiting,
+        })
+    }
+
+    async fn issue_certificate(&self, request: &NewCertificate) -> Result<UserFiles> {
+        let user = warren_client::NewUser {
+            role: request.role,
+            name: request.name.clone(),
+            ttl_seconds: request.ttl_seconds,
+        };
+        let made = self.client.new_user_certificate(&user).await?;
+        Ok(UserFiles {
+            key_pem: Hidden::new(made.key_pem.to_string()),
+            cert_pem: made.cert_pem,
+            ca_pem: made.ca_pem,
+            expires_at: Time(Some(made.expires_at)),
         })
     }
 

@@ -241,6 +241,15 @@ impl QuorumApi for Fake {
             waiting: 2,
         })
     }
+    async fn issue_certificate(&self, request: &NewCertificate) -> Result<UserFiles> {
+        self.called(format!("issue_certificate {request:?}"));
+        Ok(UserFiles {
+            key_pem: Hidden::new("KEY".to_owned()),
+            cert_pem: "CERT".to_owned(),
+            ca_pem: "CA".to_owned(),
+            expires_at: at(0),
+        })
+    }
     async fn rotate_data_key(&self) -> Result<DataKeyView> {
         self.called("rotate_data_key");
         Ok(DataKeyView {

@@ -341,3 +341,43 @@ async fn a_new_authority_is_waited_for() {
     let ran = run(&fake, "cluster settings set heartbeat=1s heartbeat=2s").await;
     assert_eq!(ran.exit, 2);
 }
+
+#[tokio::test]
+async fn a_persons_certificate_is_written_whole_for_its_owner_alone() {
+    let fake = three();
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("ann");
+    let line = format!(
+        "cluster admin-cert --role viewer --name ann --ttl 2h --output {}",
+        place.display()
+    );
+    let ran = ok(&fake, &line).await;
+    said(&ran, "ann as viewer");
+    said(&ran, &format!("WARREN_CONTEXT_DIR={}", place.display()));
+    for (name, text) in [("ca.crt", "CA"), ("node.crt", "CERT"), ("node.key", "KEY")] {
+        let path = place.join(name);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 3, "no drafts");
+    let asked =
+        "issue_certificate NewCertificate { role: Viewer, name: \"ann\", ttl_seconds: 7200 }";
+    assert!(fake.world().calls.contains(&asked.to_owned()));
+    // What is there stays, and nobody is asked.
+    std::fs::write(place.join("node.key"), "older").unwrap();
+    let calls = fake.world().calls.len();
+    let ran = run(&fake, &line).await;
+    assert_eq!(ran.exit, Exit::Exists as u8);
+    assert_eq!(fake.world().calls.len(), calls);
+    ok(&fake, &format!("{line} --force")).await;
+    let key = std::fs::read_to_string(place.join("node.key")).unwrap();
+    assert_eq!(key, "KEY");
+    // Not a directory.
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let line = format!("cluster admin-cert --output {}", file.display());
+    let ran = run(&fake, &line).await;
+    assert_eq!(ran.exit, Exit::General as u8);
+    said(&ran, "cannot write");
+}

@@ -13,6 +13,7 @@ mod locking;
 mod logs;
 mod members;
 mod nodes;
+mod people;
 pub(crate) mod rotation;
 mod secrets;
 mod services;
@@ -21,9 +22,9 @@ mod streams;
 mod tokens;
 mod volumes;
 
-use crate::dispatcher::Dispatcher;
 pub(crate) use tokens::subject_names;
 
+use crate::dispatcher::Dispatcher;
 use crate::edge;
 use crate::init::NodeFacts;
 use crate::keys::KeyStore;
@@ -359,6 +360,13 @@ impl ControlPlane for Control {
         caller: &Caller,
     ) -> ApiResult<v1::RotateCertificateAuthorityResponse> {
         rotation::authority(self, caller).await
+    }
+    async fn issue_user_certificate(
+        &self,
+        _: &Caller,
+        request: v1::IssueUserCertificateRequest,
+    ) -> ApiResult<v1::IssueUserCertificateResponse> {
+        people::issue(self, request)
     }
     async fn rotate_data_key(&self, caller: &Caller) -> ApiResult<v1::RotateDataKeyResponse> {
         rotation::data_key(self, caller).await

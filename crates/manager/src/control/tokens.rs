@@ -295,24 +295,38 @@ fn sign(
     names: &[SubjectName],
     now: Timestamp,
 ) -> ApiResult<(String, Option<String>)> {
-    let failed = |e: CaError| {
-        ApiError::field(
-            "csr",
-            e.to_string(),
-            "send a PEM request with an ECDSA P-256 key",
-        )
-    };
     match csr {
         Some(csr) => {
             let certificate = authority.issue(csr, identity, names, now, CERTIFICATE_VALIDITY);
-            Ok((certificate.map_err(failed)?, None))
+            Ok((certificate.map_err(unfit)?, None))
         }
         None => {
             let made = authority.issue_with_key(identity, names, now, CERTIFICATE_VALIDITY);
-            let (certificate, key) = made.map_err(failed)?;
+            let (certificate, key) = made.map_err(unfit)?;
             Ok((certificate, Some(key.to_string())))
         }
     }
+}
+
+/// Signs a request of somebody who is no node.
+pub(super) fn sign_request(
+    authority: &CertificateAuthority,
+    csr: &str,
+    identity: &Identity,
+    now: Timestamp,
+    life: Duration,
+) -> ApiResult<String> {
+    authority
+        .issue(csr, identity, &[], now, life)
+        .map_err(unfit)
+}
+
+fn unfit(error: CaError) -> ApiError {
+    ApiError::field(
+        "csr",
+        error.to_string(),
+        "send a PEM request with an ECDSA P-256 key",
+    )
 }
 
 /// A new certificate for a listed node that has the old key, also when the old certificate has expired. The role is
