@@ -2,23 +2,16 @@
 
 #![allow(clippy::print_stdout, reason = "tests report what they ran")]
 
+mod common;
+
+use common::{SEEDS_TO_FIND, repeats, seeds};
 use warren_sim::history::Summary;
 use warren_sim::{ClusterBugs, Kind, Tally, cluster_bugs, run_cluster};
 
-/// Seeds that planted bugs may take.
-const SEEDS_TO_FIND: u64 = 1_000;
 /// Parts of the long run: tests of one file run side by side.
 const PARTS: u64 = 4;
 /// How often each kind of thing must have happened in each part.
 const EFFECTIVE: u64 = 20;
-
-/// Seeds of the long run; `WARREN_SIM_SEEDS` overrides.
-fn seeds() -> u64 {
-    std::env::var("WARREN_SIM_SEEDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(2_000)
-}
 
 /// One part of the long run.
 fn part(number: u64) {
@@ -66,19 +59,11 @@ fn clusters_part_4() {
 #[test]
 fn the_same_seed_of_a_cluster_gives_the_same_trace() {
     for seed in 0..24 {
-        let runs: Vec<_> = (0..2)
-            .map(|_| {
-                run_cluster(seed, ClusterBugs::default(), true)
-                    .unwrap_or_else(|failure| panic!("{failure}"))
-            })
-            .collect();
-        let differs = runs[0]
-            .lines
-            .iter()
-            .zip(&runs[1].lines)
-            .find(|(first, second)| first != second);
-        assert_eq!(differs, None, "seed {seed}");
-        assert_eq!(runs[0].trace, runs[1].trace, "seed {seed}");
+        repeats(seed, || {
+            let report = run_cluster(seed, ClusterBugs::default(), true);
+            let report = report.unwrap_or_else(|failure| panic!("{failure}"));
+            (report.trace, report.lines)
+        });
     }
 }
 

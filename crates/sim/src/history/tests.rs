@@ -59,6 +59,25 @@ fn unknown() -> Outcome {
     }
 }
 
+/// A write that nobody was told the end of.
+fn lost_write(action: Action) -> HistoryOp {
+    HistoryOp {
+        completed: None,
+        ..op(1, 2, 0, action, unknown())
+    }
+}
+
+/// "x" is made, as version 3.
+fn made() -> HistoryOp {
+    op(1, 0, 1, create("x"), written(3))
+}
+
+fn failed(reason: &str) -> Outcome {
+    Outcome::Failed {
+        reason: reason.to_owned(),
+    }
+}
+
 fn item(name: &str, version: u64, value: &str) -> Item {
     Item {
         name: name.to_owned(),
@@ -96,7 +115,7 @@ fn wrong(history: &[HistoryOp], what: &str) {
 #[test]
 fn a_simple_history_is_right() {
     let history = [
-        op(1, 0, 1, create("x"), written(3)),
+        made(),
         op(2, 2, 5, update("y", Some(3)), written(7)),
         op(1, 3, 4, get(EXACT), found(3, "x")),
         op(1, 6, 7, get(EXACT), found(7, "y")),
@@ -104,15 +123,7 @@ fn a_simple_history_is_right() {
         op(1, 8, 9, delete(), Outcome::Deleted { revision: None }),
         op(1, 10, 11, get(EXACT), Outcome::Absent),
         op(1, 12, 13, create("z"), written(9)),
-        op(
-            1,
-            12,
-            13,
-            create("w"),
-            Outcome::Failed {
-                reason: "exists".to_owned(),
-            },
-        ),
+        op(1, 12, 13, create("w"), failed("exists")),
     ];
     let summary = check(&history).unwrap();
     assert_eq!(
@@ -124,7 +135,7 @@ fn a_simple_history_is_right() {
 #[test]
 fn a_stale_read_that_claims_to_be_exact_is_found() {
     let history = [
-        op(1, 0, 1, create("x"), written(3)),
+        made(),
         op(1, 2, 3, update("y", None), written(4)),
         op(2, 4, 5, get(EXACT), found(3, "x")),
     ];
@@ -133,10 +144,7 @@ fn a_stale_read_that_claims_to_be_exact_is_found() {
 
 #[test]
 fn a_lost_write_is_found() {
-    let history = [
-        op(1, 0, 1, create("x"), written(3)),
-        op(2, 4, 5, get(EXACT), Outcome::Absent),
-    ];
+    let history = [made(), op(2, 4, 5, get(EXACT), Outcome::Absent)];
     wrong(&history, "not linearizable");
 }
 
@@ -149,7 +157,7 @@ fn versions_and_real_time_must_agree() {
     wrong(&history, "not linearizable");
     // At the same time either may have been first.
     let history = [
-        op(1, 0, 1, create("x"), written(3)),
+        made(),
         op(1, 2, 9, update("y", None), written(5)),
         op(2, 2, 9, update("z", None), written(4)),
         op(2, 10, 11, get(EXACT), found(5, "y")),
@@ -160,7 +168,7 @@ fn versions_and_real_time_must_agree() {
 #[test]
 fn two_writes_with_one_version_are_found() {
     let history = [
-        op(1, 0, 1, create("x"), written(3)),
+        made(),
         op(1, 2, 9, update("y", None), written(4)),
         op(2, 2, 9, update("z", None), written(4)),
     ];
@@ -170,7 +178,7 @@ fn two_writes_with_one_version_are_found() {
 #[test]
 fn a_broken_precondition_is_found() {
     let history = [
-        op(1, 0, 1, create("x"), written(3)),
+        made(),
         op(1, 2, 3, update("y", None), written(4)),
         op(2, 4, 5, update("z", Some(3)), written(5)),
     ];
@@ -179,20 +187,14 @@ fn a_broken_precondition_is_found() {
 
 #[test]
 fn a_name_made_twice_is_found() {
-    let history = [
-        op(1, 0, 1, create("x"), written(3)),
-        op(2, 2, 3, create("y"), written(4)),
-    ];
+    let history = [made(), op(2, 2, 3, create("y"), written(4))];
     wrong(&history, "not linearizable");
 }
 
 #[test]
 fn an_unknown_write_may_have_happened_or_not_and_late() {
-    let lost = HistoryOp {
-        completed: None,
-        ..op(1, 2, 0, update("y", None), unknown())
-    };
-    let begin = op(1, 0, 1, create("x"), written(3));
+    let lost = lost_write(update("y", None));
+    let begin = made();
     for outcome in [found(3, "x"), found(4, "y")] {
         let history = [
             begin.clone(),
@@ -220,11 +222,8 @@ fn an_unknown_write_may_have_happened_or_not_and_late() {
 
 #[test]
 fn an_expected_version_that_nobody_was_told_comes_from_an_unknown_write() {
-    let lost = HistoryOp {
-        completed: None,
-        ..op(1, 2, 0, update("y", None), unknown())
-    };
-    let begin = op(1, 0, 1, create("x"), written(3));
+    let lost = lost_write(update("y", None));
+    let begin = made();
     let next = op(2, 4, 5, update("z", Some(4)), written(5));
     check(&[begin.clone(), lost, next.clone()]).unwrap();
     wrong(&[begin, next], "not linearizable");
@@ -232,15 +231,8 @@ fn an_expected_version_that_nobody_was_told_comes_from_an_unknown_write() {
 
 #[test]
 fn an_unknown_delete_or_create_explains_what_others_found() {
-    let gone = HistoryOp {
-        completed: None,
-        ..op(1, 2, 0, delete(), unknown())
-    };
-    let history = [
-        op(1, 0, 1, create("x"), written(3)),
-        gone,
-        op(2, 4, 5, create("y"), written(8)),
-    ];
+    let gone = lost_write(delete());
+    let history = [made(), gone, op(2, 4, 5, create("y"), written(8))];
     assert_eq!(check(&history).unwrap().unknown_seen, 1);
     let made = op(1, 0, 1, create("x"), unknown());
     let history = [made, op(2, 4, 5, update("y", None), written(8))];
@@ -253,42 +245,19 @@ fn an_unknown_delete_or_create_explains_what_others_found() {
 
 #[test]
 fn a_failed_write_that_took_effect_is_found() {
-    let history = [
-        op(1, 0, 1, create("x"), written(3)),
-        op(
-            1,
-            2,
-            3,
-            update("y", None),
-            Outcome::Failed {
-                reason: "not the leader".to_owned(),
-            },
-        ),
-        op(2, 4, 5, get(EXACT), found(4, "y")),
-    ];
-    wrong(&history, "not linearizable");
-    let history = [
-        op(1, 0, 1, create("x"), written(3)),
-        op(
-            1,
-            2,
-            3,
-            update("y", None),
-            Outcome::Failed {
-                reason: "not the leader".to_owned(),
-            },
-        ),
-        op(2, 4, 5, get(STALE), found(4, "y")),
-    ];
-    wrong(&history, "nobody wrote");
+    for (read, what) in [(EXACT, "not linearizable"), (STALE, "nobody wrote")] {
+        let history = [
+            made(),
+            op(1, 2, 3, update("y", None), failed("not the leader")),
+            op(2, 4, 5, get(read), found(4, "y")),
+        ];
+        wrong(&history, what);
+    }
 }
 
 #[test]
 fn phantoms_and_the_future_are_found() {
-    let history = [
-        op(1, 0, 1, create("x"), written(3)),
-        op(2, 4, 5, get(STALE), found(3, "other")),
-    ];
+    let history = [made(), op(2, 4, 5, get(STALE), found(3, "other"))];
     wrong(&history, "which wrote");
     let history = [
         op(1, 8, 9, create("x"), written(3)),
@@ -299,10 +268,7 @@ fn phantoms_and_the_future_are_found() {
 
 #[test]
 fn a_session_that_goes_back_is_found() {
-    let begin = [
-        op(1, 0, 1, create("x"), written(3)),
-        op(1, 2, 3, update("y", None), written(4)),
-    ];
+    let begin = [made(), op(1, 2, 3, update("y", None), written(4))];
     let read = |at, outcome, session: &str| HistoryOp {
         session: session.to_owned(),
         ..op(2, at, at + 1, get(STALE), outcome)
