@@ -220,17 +220,9 @@ pub struct JoinArgs {
     pub data_dir: PathBuf,
 }
 
-/// Flags that every join has.
+/// Flags of whatever makes this machine a node of a cluster that exists.
 #[derive(Debug, Clone, Args)]
-pub struct JoinFlags {
-    /// Token that `warren cluster join-token` printed. The managers to ask are named with --manager.
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "WARREN_JOIN_TOKEN",
-        hide_env_values = true
-    )]
-    pub token: Hidden,
+pub struct NodeFlags {
     /// Name of this node [default: the host name].
     #[arg(long, visible_alias = "name", value_name = "NAME")]
     pub node_id: Option<String>,
@@ -247,6 +239,22 @@ pub struct JoinFlags {
     /// Directory.
     #[command(flatten)]
     pub dir: DataDirArgs,
+}
+
+/// Flags that every join has.
+#[derive(Debug, Clone, Args)]
+pub struct JoinFlags {
+    /// Token that `warren cluster join-token` printed. The managers to ask are named with --manager.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "WARREN_JOIN_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Hidden,
+    /// What the node is.
+    #[command(flatten)]
+    pub node: NodeFlags,
 }
 
 /// Flags of `manager join` and `node join`.
@@ -268,11 +276,11 @@ impl JoinFlags {
             role,
             managers,
             token: self.token,
-            node_id: self.node_id,
-            api_addr: self.api_addr,
-            advertise_addr: self.advertise_addr,
-            metrics_addr: self.metrics_addr,
-            data_dir: self.dir.data_dir,
+            node_id: self.node.node_id,
+            api_addr: self.node.api_addr,
+            advertise_addr: self.node.advertise_addr,
+            metrics_addr: self.node.metrics_addr,
+            data_dir: self.node.dir.data_dir,
         }
     }
 }
@@ -295,22 +303,9 @@ pub struct ClusterRestoreFlags {
     /// Passphrase.
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
-    /// Name of this node [default: the host name].
-    #[arg(long, visible_alias = "name", value_name = "NAME")]
-    pub node_id: Option<String>,
-    /// Address of the API.
-    #[arg(long, value_name = "IP:PORT", default_value = JOIN_API_ADDR_DEFAULT)]
-    pub api_addr: SocketAddr,
-    /// Address at which other nodes reach the API [default: that of --api-addr, or this machine's first
-    /// address when that is 0.0.0.0].
-    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
-    pub advertise_addr: Option<String>,
-    /// Address of metrics and health; `none` means that they are not served.
-    #[arg(long, value_name = "IP:PORT", default_value = METRICS_ADDR_DEFAULT)]
-    pub metrics_addr: MetricsAddr,
-    /// Directory.
+    /// What the node is.
     #[command(flatten)]
-    pub dir: DataDirArgs,
+    pub node: NodeFlags,
     /// Run no containers on this node.
     #[arg(long)]
     pub manager_only: bool,
@@ -344,12 +339,12 @@ impl ClusterRestoreFlags {
         RestoreArgs {
             input: self.input,
             passphrase,
-            node_id: self.node_id,
-            api_addr: self.api_addr,
-            advertise_addr: self.advertise_addr,
-            metrics_addr: self.metrics_addr,
+            node_id: self.node.node_id,
+            api_addr: self.node.api_addr,
+            advertise_addr: self.node.advertise_addr,
+            metrics_addr: self.node.metrics_addr,
             manager_only: self.manager_only,
-            data_dir: self.dir.data_dir,
+            data_dir: self.node.dir.data_dir,
         }
     }
 }
