@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use warren_state::ClusterState;
+use warren_state::{Change, ChangeSet, ClusterState};
 use warren_types::{
     Config, Container, ContainerId, DesiredState, Mount, NodeId, Revision, Secret, ServiceSpec,
     Volume,
@@ -38,6 +38,26 @@ impl Delta {
             && self.configs.is_empty()
             && self.volumes.is_empty()
     }
+}
+
+/// May this change what `node` has to be sent? Asked for every session at every change, so it looks at the change alone.
+pub(crate) fn concerns(set: &ChangeSet, node: NodeId) -> bool {
+    set.changes.iter().any(|change| match change {
+        Change::Container(delta) => {
+            let mut sides = delta.before.iter().chain(&delta.after);
+            sides.any(|container| container.node == Some(node))
+        }
+        // Whose containers use it is not worth keeping: they change seldom.
+        Change::Secret(_) | Change::Config(_) | Change::Volume(_) => true,
+        // A container's spec is that of its revision, which never changes.
+        Change::Node(_)
+        | Change::Service(_)
+        | Change::Network(_)
+        | Change::Ingress(_)
+        | Change::Certificate(_)
+        | Change::Token(_)
+        | Change::Settings(_) => false,
+    })
 }
 
 /// Compares what `node` was sent with what the state wants of it.
@@ -138,5 +158,57 @@ fn pick<'a, T: 'a>(
             out.push(object.clone());
         }
         next.insert(name.clone(), version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_state::{Actor, Delta as Changed};
+    use warren_types::{ServiceId, Slot, Timestamp};
+
+    fn container(node: Option<NodeId>) -> Arc<Container> {
+        Arc::new(Container {
+            id: ContainerId::from_u128(1),
+            service: ServiceId::from_u128(2),
+            service_revision: 1,
+            slot: Slot::Replica(1),
+            node,
+            desired: DesiredState::Running,
+            status: warren_types::ContainerStatus::default(),
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            version: Revision(0),
+        })
+    }
+
+    fn set(before: Option<NodeId>, after: Option<NodeId>) -> ChangeSet {
+        ChangeSet {
+            revision: Revision(1),
+            time: Timestamp(0),
+            actor: Actor::System,
+            changes: vec![Change::Container(Changed {
+                before: Some(container(before)),
+                after: after.map(|node| container(Some(node))),
+            })],
+        }
+    }
+
+    #[test]
+    fn a_session_hears_of_its_own_containers_only() {
+        let (own, other) = (NodeId::from_u128(7), NodeId::from_u128(8));
+        assert!(concerns(&set(None, Some(own)), own), "assigned");
+        assert!(concerns(&set(Some(own), None), own), "removed");
+        assert!(!concerns(&set(None, Some(other)), own));
+        assert!(!concerns(&set(Some(other), None), own));
+        let mut volume = set(None, None);
+        volume.changes = vec![Change::Volume(Changed {
+            before: None,
+            after: None,
+        })];
+        assert!(
+            concerns(&volume, own),
+            "it may be one that a container uses"
+        );
     }
 }

@@ -11,7 +11,9 @@ use warren_proto::session::{
 use warren_proto::store;
 use warren_raft::ProposeError;
 use warren_state::ClusterState;
-use warren_types::{ContainerId, ContainerStatus, DesiredState, Id128, Node, NodeId, NodeRole};
+use warren_types::{
+    ContainerId, ContainerStatus, DesiredState, Id128, Node, NodeId, NodeRole, Revision,
+};
 
 /// How long a new session may take to say who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -135,18 +137,23 @@ impl Session<'_> {
         let mut revisions = self.dispatcher.shared.raft.changes();
         let mut sent = assignments::Sent::default();
         let mut complete = true;
+        let mut seen = None;
         loop {
             revisions.mark_unchanged();
             let state = self.dispatcher.shared.raft.state();
+            let news = self.has_news(&state, seen);
+            seen = Some(state.revision());
             if let Some(reason) = self.outdated(&state) {
                 let shutdown = manager_message::Body::Shutdown(session::Shutdown { reason });
                 let _ = self.send(shutdown).await;
                 return;
             }
-            match self.bring_up_to_date(&state, &sent, complete).await {
-                Ok(Some(next)) => (sent, complete) = (next, false),
-                Ok(None) => {}
-                Err(Ended) => return,
+            if news {
+                match self.bring_up_to_date(&state, &sent, complete).await {
+                    Ok(Some(next)) => (sent, complete) = (next, false),
+                    Ok(None) => {}
+                    Err(Ended) => return,
+                }
             }
             loop {
                 tokio::select! {
@@ -165,6 +172,19 @@ impl Session<'_> {
                 }
             }
         }
+    }
+
+    /// Has anything changed since then that the node may need? Not known is yes.
+    fn has_news(&self, state: &ClusterState, seen: Option<Revision>) -> bool {
+        let raft = &self.dispatcher.shared.raft;
+        let Some(Ok(sets)) = seen.map(|seen| raft.changes_since(seen)) else {
+            return true;
+        };
+        // What the feed has beyond this state comes with the next one.
+        let mut sets = sets
+            .iter()
+            .take_while(|set| set.revision <= state.revision());
+        sets.any(|set| assignments::concerns(set, self.node))
     }
 
     /// Why the node has to open another session: it learns its role, or that it was removed, from the next welcome.
