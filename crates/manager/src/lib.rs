@@ -14,6 +14,7 @@ mod keys;
 mod leader;
 mod manager;
 mod planner;
+mod planners;
 mod quorum;
 pub mod recovery;
 mod secrets;

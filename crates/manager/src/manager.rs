@@ -7,7 +7,8 @@ use crate::identity::LocalIdentity;
 use crate::init::{self, InitError, NodeFacts};
 use crate::keys::KeyStore;
 use crate::leader::LeaderScope;
-use crate::planner::{self, Wanted};
+use crate::planner;
+use crate::planners::{Reconcile, Schedule};
 use crate::quorum::{autopilot, keeper::Keeper, peers::Peers, plane::Plane, router, waiting};
 use crate::secrets::SecretBox;
 use crate::sessions::Acceptor;
@@ -24,7 +25,7 @@ use warren_client::{Client, IdentitySource, SessionAcceptor, Target};
 use warren_raft::{Leadership, Member, ProposeError, RaftConfig, RaftError, RaftHandle};
 use warren_state::{Actor, ClusterState};
 use warren_storage::{Disk, Keyring as KeyFile};
-use warren_types::{ContainerId, NodeId, RaftProfile, Timestamp};
+use warren_types::{NodeId, RaftProfile};
 
 /// How long the first election of a single manager may take.
 const LEADER_WITHIN: Duration = Duration::from_secs(30);
@@ -361,58 +362,18 @@ fn begin(
     local: &Local,
     scope: &mut LeaderScope,
 ) -> Dispatcher {
-    let mut last = ContainerId::default();
-    let reconcile = move |state: &ClusterState, now: Timestamp, refused: bool| {
-        let mut ids = || rising(state, &mut last);
-        if !refused {
-            let plan = warren_reconciler::plan(state, now, &mut ids);
-            return Wanted {
-                groups: vec![plan.ops],
-                wake_at: plan.wake_at,
-            };
-        }
-        let services: Vec<_> = state.services().map(|s| s.id).collect();
-        let plans = services
-            .into_iter()
-            .map(|id| warren_reconciler::plan_service(state, id, now, &mut ids).ops);
-        Wanted {
-            groups: plans.collect(),
-            wake_at: None,
-        }
-    };
     scope.spawn(planner::run(
         "reconciler",
         Actor::Reconciler,
         raft.clone(),
-        reconcile,
+        Reconcile::default(),
     ));
-    let schedule = |state: &ClusterState, _: Timestamp, _: bool| {
-        let seed = u64::from_le_bytes(edge::random::<8>());
-        let plan = warren_scheduler::plan(state, seed);
-        Wanted {
-            groups: vec![plan.ops],
-            wake_at: None,
-        }
-    };
     scope.spawn(planner::run(
         "scheduler",
         Actor::Scheduler,
         raft.clone(),
-        schedule,
+        Schedule::default(),
     ));
     scope.spawn(autopilot::run(raft.clone(), secrets.clone(), local.node));
     Dispatcher::start(raft.clone(), secrets.clone(), local.name.clone(), scope)
-}
-
-/// An id above those of all containers, also when two are made in one millisecond or the clock went back:
-/// of two containers in one place the younger is told by its id.
-fn rising(state: &ClusterState, last: &mut ContainerId) -> ContainerId {
-    let newest = state.newest_container().map_or(*last, |id| id.max(*last));
-    let fresh = ContainerId(edge::new_id());
-    *last = if fresh > newest {
-        fresh
-    } else {
-        ContainerId::from_u128(newest.as_u128() + 1)
-    };
-    *last
 }

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agenda;
 mod drain;
 mod reap;
 mod replace;
@@ -17,6 +18,7 @@ mod rollout;
 mod service;
 mod view;
 
+pub use agenda::{Agenda, LOOKED_AT_MAX, Turn};
 pub use drain::DRAIN_DEADLINE;
 pub use reap::RETIRED_KEPT;
 pub use replace::{REPLACE_FIRST, REPLACE_MAX, STABLE_AFTER};
@@ -66,7 +68,7 @@ pub struct Plan {
     pub truncated: bool,
 }
 
-/// Plans for every service.
+/// Plans for every service, whatever has changed. A planner that goes on for long keeps an [`Agenda`] instead.
 #[must_use]
 pub fn plan(state: &ClusterState, now: Timestamp, ids: &mut dyn IdSource) -> Plan {
     let mut plan = Plan::default();

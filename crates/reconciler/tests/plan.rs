@@ -2,7 +2,7 @@
 
 mod world;
 
-use warren_state::{Actor, Op};
+use warren_state::{Actor, Command, Op};
 use warren_types::*;
 use world::*;
 
@@ -478,4 +478,54 @@ fn more_than_one_command_holds_goes_into_several() {
         assert_eq!(w.state.containers_of_service(id).count(), 7000);
     }
     assert_eq!(w.plan().ops, vec![]);
+}
+
+/// A change costs a look at the services that it concerns, however many there are, and a sweep comes in pieces.
+#[test]
+fn only_what_a_change_concerns_is_looked_at() {
+    use warren_reconciler::{Agenda, LOOKED_AT_MAX};
+    let mut w = World::new(3);
+    let services: Vec<ServiceId> = (0..40)
+        .map(|n| w.service(&format!("s{n}"), |s| s.mode = replicas(500)))
+        .collect();
+    loop {
+        let ops = w.plan().ops;
+        if ops.is_empty() {
+            break;
+        }
+        w.apply(Actor::Reconciler, ops);
+    }
+    let mut agenda = Agenda::default();
+    let mut ids = Ids::default();
+    agenda.sweep(&w.state);
+    let mut turns = Vec::new();
+    loop {
+        let turn = agenda.turn(&w.state, w.now, &mut ids);
+        assert_eq!(turn.parts, Vec::new());
+        turns.push(turn.looked_at);
+        if !turn.more {
+            break;
+        }
+    }
+    assert_eq!(turns.iter().sum::<usize>(), services.len());
+    let most = LOOKED_AT_MAX / 500;
+    assert!(
+        turns.iter().all(|looked_at| *looked_at <= most),
+        "{turns:?}"
+    );
+    let op = Op::ServiceSetReplicas {
+        id: services[7],
+        expect: None,
+        replicas: 501,
+    };
+    let command = Command::new(Actor::System, w.now, vec![op]);
+    let applied = w.state.apply(&command).unwrap();
+    agenda.note(&w.state, &applied.changes);
+    let turn = agenda.turn(&w.state, w.now, &mut ids);
+    assert_eq!((turn.looked_at, turn.more), (1, false));
+    assert_eq!(turn.parts.len(), 1);
+    assert_eq!((turn.parts[0].0, turn.parts[0].1.len()), (services[7], 1));
+    assert_eq!(agenda.turn(&w.state, w.now, &mut ids).looked_at, 0);
+    agenda.again([services[7]]);
+    assert_eq!(agenda.turn(&w.state, w.now, &mut ids).parts.len(), 1);
 }

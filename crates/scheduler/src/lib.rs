@@ -11,15 +11,19 @@
 
 #![forbid(unsafe_code)]
 
+mod agenda;
 mod batch;
 mod filter;
 mod group;
 mod place;
 
+pub use agenda::{Agenda, LOOKED_AT_MAX, Turn, WAITING_PER_MS};
+
+use agenda::is_pending;
 use batch::Batch;
 use warren_state::{ClusterState, Op};
 use warren_types::limits::{OPS_PER_COMMAND_MAX, REASON_BYTES_MAX};
-use warren_types::{ActualState, Container, ContainerId, DesiredState};
+use warren_types::{Container, ContainerId};
 
 /// What is to be done now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,8 +65,7 @@ fn plan_of<'s>(
     containers: impl Iterator<Item = &'s Container>,
     seed: u64,
 ) -> Plan {
-    let pending = containers
-        .filter(|c| c.status.state == ActualState::Pending && c.desired == DesiredState::Running);
+    let pending = containers.filter(|c| is_pending(c));
     let groups = group::groups(state, pending);
     if groups.is_empty() {
         return Plan::default();

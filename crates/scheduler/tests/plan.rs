@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use warren_scheduler::{Plan, plan, plan_pending};
+use warren_scheduler::{Agenda, LOOKED_AT_MAX, Plan, WAITING_PER_MS, plan, plan_pending};
 use warren_state::{Actor, ClusterState, Command, NodePatch, Op};
 use warren_types::*;
 
@@ -14,14 +14,111 @@ const NOW: Timestamp = Timestamp(1_700_000_000_000);
 struct World {
     state: ClusterState,
     next: u128,
+    agenda: Agenda,
+    /// Milliseconds after [`NOW`].
+    clock: u64,
 }
 
 impl World {
     fn apply(&mut self, actor: Actor, ops: Vec<Op>) {
         let command = Command::new(actor, NOW, ops);
-        self.state
+        let applied = self
+            .state
             .apply(&command)
             .unwrap_or_else(|e| panic!("{e}\n{command:?}"));
+        self.agenda.note(&applied.changes);
+    }
+
+    fn now(&self) -> Timestamp {
+        NOW.plus(Duration(self.clock))
+    }
+
+    /// Plans what is on the agenda, and lets the time pass that it wants to; containers that were looked at, by turn.
+    fn settle(&mut self, seed: u64) -> Vec<usize> {
+        let mut looked_at = Vec::new();
+        loop {
+            let turn = self.agenda.turn(&self.state, self.now(), seed);
+            assert!(turn.looked_at.len() <= LOOKED_AT_MAX);
+            looked_at.push(turn.looked_at.len());
+            let idle = turn.plan.ops.is_empty();
+            self.apply(Actor::Scheduler, turn.plan.ops);
+            match turn.wake_at {
+                Some(at) if idle && !turn.more => {
+                    assert!(at > self.now(), "wakes in the past");
+                    self.clock += at.since(self.now()).0;
+                }
+                None if idle && !turn.more => return looked_at,
+                _ => {}
+            }
+        }
+    }
+
+    /// What may happen to a container or node with this number.
+    fn happen(&mut self, kind: u8, number: usize) {
+        let containers: Vec<Arc<Container>> = self.state.containers().cloned().collect();
+        let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
+        let services: Vec<ServiceId> = self.state.services().map(|s| s.id).collect();
+        let Some(container) = containers.get(number % containers.len().max(1)).cloned() else {
+            return;
+        };
+        let patch = |patch: NodePatch| {
+            let id = nodes.get(number % nodes.len().max(1))?;
+            let patch = Box::new(patch);
+            Some(Op::NodeUpdate {
+                id: *id,
+                expect: None,
+                patch,
+            })
+        };
+        let op = match kind {
+            0 => container
+                .node
+                .filter(|_| !container.status.state.is_final())
+                .map(|node| {
+                    let status = ContainerStatus {
+                        state: ActualState::Failed,
+                        ..container.status.clone()
+                    };
+                    let status = Box::new(status);
+                    Op::ContainerStatus {
+                        id: container.id,
+                        node,
+                        status,
+                    }
+                }),
+            1 => Some(Op::ContainerSetDesired {
+                id: container.id,
+                expect: None,
+                desired: DesiredState::Shutdown,
+            }),
+            2 => patch(NodePatch {
+                availability: Some(Availability::Drain),
+                ..NodePatch::default()
+            }),
+            3 => patch(NodePatch {
+                availability: Some(Availability::Active),
+                ..NodePatch::default()
+            }),
+            4 => patch(NodePatch {
+                resources: Some(NodeResources {
+                    cpu: MilliCpu(9000),
+                    memory: Bytes(9000),
+                    disk: Bytes(0),
+                }),
+                ..NodePatch::default()
+            }),
+            _ => {
+                let service = services[number % services.len()];
+                self.containers(service, 1000 + self.next as u32, 2);
+                None
+            }
+        };
+        if let Some(op) = op.filter(|op| {
+            let command = Command::new(Actor::System, NOW, vec![op.clone()]);
+            self.state.clone().apply(&command).is_ok()
+        }) {
+            self.apply(Actor::System, vec![op]);
+        }
     }
 
     fn id(&mut self) -> u128 {
@@ -289,6 +386,49 @@ fn a_full_node_frees_and_the_waiting_go_there() {
     assert_eq!(world.per_node(web), [3]);
 }
 
+/// However many wait, a new container costs a look at that one, and a change of a node a look at each, not too often.
+#[test]
+fn those_that_wait_are_looked_at_when_there_is_news_for_them() {
+    let mut world = World::default();
+    let node = world.node(|_| ());
+    let many = u32::try_from(2 * LOOKED_AT_MAX).unwrap();
+    let nowhere = |s: &mut ServiceSpec| {
+        s.placement.constraints = vec!["node.labels.zone == west".to_owned()];
+    };
+    let web = world.service("web", many / 2, nowhere);
+    world.service("api", many / 2, nowhere);
+    assert_eq!(world.settle(0), [LOOKED_AT_MAX, LOOKED_AT_MAX, 0]);
+    assert_eq!(world.settle(0), [0], "nothing has changed");
+    world.containers(web, many / 2 + 1, 1);
+    assert_eq!(world.settle(0), [1, 0], "only the new one");
+    let waiting = 2 * LOOKED_AT_MAX + 1;
+    let pause = waiting as u64 / WAITING_PER_MS;
+    let change = |world: &mut World, cpu| {
+        let patch = NodePatch {
+            resources: Some(NodeResources {
+                cpu: MilliCpu(cpu),
+                memory: Bytes(0),
+                disk: Bytes(0),
+            }),
+            ..NodePatch::default()
+        };
+        world.apply(
+            Actor::System,
+            vec![Op::NodeUpdate {
+                id: node,
+                expect: None,
+                patch: Box::new(patch),
+            }],
+        );
+    };
+    change(&mut world, 1);
+    assert_eq!(world.settle(0).iter().sum::<usize>(), waiting, "at once");
+    change(&mut world, 2);
+    let begin = world.clock;
+    assert_eq!(world.settle(0).iter().sum::<usize>(), waiting, "all again");
+    assert_eq!(world.clock - begin, pause, "not at once");
+}
+
 #[test]
 fn containers_follow_their_volume() {
     let mut world = World::default();
@@ -530,6 +670,24 @@ proptest! {
                 let taken = world.state.clone().apply(&Command::new(Actor::Scheduler, NOW, vec![op]));
                 prop_assert!(taken.is_err(), "{} would take {:?}", node.name, container.status.reason);
             }
+        }
+    }
+
+    /// What changes put on the agenda is enough: a look at everything finds nothing more.
+    #[test]
+    fn nothing_is_missing_on_the_agenda(
+        nodes in proptest::collection::vec(random_node(), 1..6),
+        services in proptest::collection::vec(random_service(), 1..5),
+        happenings in proptest::collection::vec((0_u8..6, any::<usize>()), 1..30),
+        seed in any::<u64>(),
+    ) {
+        let mut world = build(&nodes, &services);
+        world.settle(seed);
+        for (kind, number) in happenings {
+            world.happen(kind, number);
+            world.settle(seed);
+            let everything = plan(&world.state, seed);
+            prop_assert!(everything.ops.is_empty(), "after {kind}: {:?}", everything.ops);
         }
     }
 

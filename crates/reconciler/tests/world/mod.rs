@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use warren_reconciler::{IdSource, Plan, plan};
+use warren_reconciler::{Agenda, IdSource, Plan, plan};
 use warren_state::{Actor, ClusterState, Command, NodePatch, Op, Rejection};
 use warren_types::*;
 
@@ -55,6 +55,7 @@ pub struct World {
     pub ids: Ids,
     next: u128,
     wake_at: Option<Timestamp>,
+    agenda: Agenda,
 }
 
 pub fn replicas(replicas: u32) -> Mode {
@@ -96,6 +97,7 @@ impl World {
             ids: Ids::default(),
             next: 0,
             wake_at: None,
+            agenda: Agenda::default(),
         };
         for _ in 0..nodes {
             world.add_node();
@@ -110,7 +112,8 @@ impl World {
     }
 
     pub fn try_apply(&mut self, actor: Actor, ops: Vec<Op>) -> Result<(), Rejection> {
-        self.state.apply(&Command::new(actor, self.now, ops))?;
+        let applied = self.state.apply(&Command::new(actor, self.now, ops))?;
+        self.agenda.note(&self.state, &applied.changes);
         self.check();
         Ok(())
     }
@@ -278,23 +281,32 @@ impl World {
         plan(&self.state, self.now, &mut self.ids)
     }
 
-    /// Plans until nothing is left to plan, then lets scheduler and nodes act once.
+    /// Plans what changes have put on the agenda until nothing is left, then lets scheduler and nodes act once. A look at
+    /// everything must find nothing more.
     pub fn round(&mut self) {
         for step in 0.. {
-            let made = self.plan();
-            self.wake_at = made.wake_at;
-            if let Some(at) = made.wake_at {
-                assert!(at > self.now, "wakes in the past");
-            }
-            if made.ops.is_empty() {
+            let turn = self.agenda.turn(&self.state, self.now, &mut self.ids);
+            self.wake_at = turn.wake_at;
+            let ops: Vec<Op> = turn.parts.into_iter().flat_map(|(_, ops)| ops).collect();
+            if ops.is_empty() && !turn.more {
                 break;
             }
-            assert!(step < 20, "plans without end: {:#?}", made.ops);
-            self.apply(Actor::Reconciler, made.ops);
+            assert!(step < 20, "plans without end: {ops:#?}");
+            self.apply(Actor::Reconciler, ops);
             let messages = self.state.services().filter_map(|s| s.rollout.as_ref());
             self.messages
                 .extend(messages.map(|r| r.message.clone()).collect::<Vec<_>>());
         }
+        if let Some(at) = self.wake_at {
+            assert!(at > self.now, "wakes in the past");
+        }
+        let everything = plan(&self.state, self.now, &mut Ids::default());
+        assert!(
+            everything.ops.is_empty(),
+            "not on the agenda: {:#?}",
+            everything.ops
+        );
+        assert_eq!(self.wake_at, everything.wake_at, "the time to wake up");
         self.schedule();
         self.nodes_act();
     }
