@@ -7,16 +7,13 @@
     reason = "a measuring program reads the clock; the crate itself does not"
 )]
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
-#![allow(
-    unsafe_code,
-    reason = "a global allocator can only be implemented unsafely; it exists in this program alone"
-)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../tests/large/mod.rs"]
+mod large;
+
+use large::{CONTAINER_BYTES_MAX, NODE_BYTES_MAX, SERVICE_BYTES_MAX, live, peak_of};
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration as Span, Instant};
 use warren_state::{Actor, ClusterState, Command, Op};
 use warren_types::*;
@@ -33,43 +30,6 @@ const COMMANDS: u32 = 2000;
 const CLONES: u32 = 1_000_000;
 /// Budgets of SPECIFICATION.md.
 const UPDATES_PER_SECOND_MIN: f64 = 20_000.0;
-const SERVICE_BYTES_MAX: f64 = 2048.0;
-const CONTAINER_BYTES_MAX: f64 = 512.0;
-const NODE_BYTES_MAX: f64 = 1024.0;
-
-struct Counting;
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed to the system allocator unchanged; counting touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller got `at` from `alloc` above, that is from the system allocator.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn live() -> usize {
-    LIVE.load(Ordering::Relaxed)
-}
-
-/// Most bytes in use during the work, beyond those at its beginning.
-fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = live();
-    PEAK.store(before, Ordering::Relaxed);
-    let result = work();
-    (result, PEAK.load(Ordering::Relaxed).saturating_sub(before))
-}
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Span) {
     let start = Instant::now();
@@ -78,8 +38,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Span) {
 }
 
 fn apply(state: &mut ClusterState, ops: Vec<Op>) {
-    let command = Command::new(Actor::System, NOW, ops);
-    state.apply(&command).expect("the set-up is valid");
+    large::apply(state, NOW, ops);
 }
 
 /// Noise in the place of randomness (splitmix64), so that snapshots shrink no better than real ones.
@@ -104,57 +63,15 @@ fn node_id(number: u32) -> NodeId {
     NodeId::from_parts(time, random)
 }
 
-fn node(number: u32) -> Node {
-    Node {
-        id: node_id(number),
-        name: format!("node-{number}"),
-        role: NodeRole::Worker,
-        address: String::new(),
-        hostname: format!("node-{number}.example.org"),
-        labels: BTreeMap::new(),
-        platform: Platform {
-            os: "linux".to_owned(),
-            arch: "amd64".to_owned(),
-        },
-        resources: NodeResources {
-            cpu: MilliCpu(64_000),
-            memory: Bytes(256 << 30),
-            disk: Bytes(1 << 40),
-        },
-        availability: Availability::Active,
-        liveness: Liveness::Ready,
-        reason: String::new(),
-        subnet: format!("10.{}.{}.0/24", 64 + number / 256, number % 256),
-        version_text: "0.1.0".to_owned(),
-        certificate_root: "0123456789abcdef".repeat(4),
-        created_at: NOW,
-        updated_at: NOW,
-        version: Revision(0),
-    }
-}
-
 fn service_id(number: u32) -> ServiceId {
     let (time, random) = id(number, 2);
     ServiceId::from_parts(time, random)
 }
 
 fn service(number: u32, replicas: u32) -> Op {
-    let mut spec = ServiceSpec {
-        name: format!("service-{number}"),
-        mode: Mode::Replicated { replicas },
-        ..ServiceSpec::default()
-    };
-    spec.container.image = "registry.example.org/team/app:1.2.3".to_owned();
-    spec.container.env = (0..4)
-        .map(|i| EnvVar {
-            name: format!("VARIABLE_{i}"),
-            value: format!("{:x}", noise(number, 4 + i)),
-        })
-        .collect();
-    Op::ServiceCreate {
-        id: service_id(number),
-        spec: Arc::new(spec),
-    }
+    large::service(service_id(number), number, replicas, |i| {
+        format!("{:x}", noise(number, 4 + u64::from(i)))
+    })
 }
 
 fn container_id(number: u32) -> ContainerId {
@@ -162,18 +79,15 @@ fn container_id(number: u32) -> ContainerId {
     ContainerId::from_parts(time, random)
 }
 
-/// A container that runs, has an address, and was started `attempt` times.
 fn running(number: u32, attempt: u32) -> ContainerStatus {
     let [a, b, c, d, ..] = noise(number, 9 + u64::from(attempt)).to_le_bytes();
-    ContainerStatus {
+    let started_at = NOW.plus(Duration(u64::from(number)));
+    large::running(
         attempt,
-        state: ActualState::Running,
-        reason: "running".to_owned(),
-        address: Some([10, 89, a, b].into()),
-        pid: Some(u32::from_le_bytes([c, d, 1, 0])),
-        started_at: Some(NOW.plus(Duration(u64::from(number)))),
-        ..ContainerStatus::default()
-    }
+        [10, 89, a, b],
+        u32::from_le_bytes([c, d, 1, 0]),
+        started_at,
+    )
 }
 
 /// One batch of reports as a node's session makes it: of containers of one node.
@@ -189,7 +103,7 @@ fn report(node: u32, containers: impl Iterator<Item = u32>, attempt: u32) -> Op 
 fn build(services: u32, per_service: u32) -> ClusterState {
     let mut state = ClusterState::new();
     let start = live();
-    let nodes = (0..NODES).map(|n| Op::NodeAdd(Box::new(node(n))));
+    let nodes = (0..NODES).map(|n| Op::NodeAdd(Box::new(large::node(node_id(n), n))));
     apply(&mut state, nodes.collect());
     let with_nodes = live();
     let ((), took) = timed(|| {
@@ -203,9 +117,9 @@ fn build(services: u32, per_service: u32) -> ClusterState {
     let ((), took) = timed(|| containers(&mut state, total, per_service));
     let what = "containers made, placed, running";
     row(what, rate(total, took), "three changes each");
-    let each = |what: &str, bytes: usize, count: u32, budget: f64| {
+    let each = |what: &str, bytes: usize, count: u32, budget: usize| {
         let bytes = bytes as f64 / f64::from(count);
-        let note = format!("{:.2} of {budget} B", bytes / budget);
+        let note = format!("{:.2} of {budget} B", bytes / budget as f64);
         row(what, format!("{bytes:.0} B"), &note);
     };
     let of_services = with_services - with_nodes;
@@ -235,18 +149,11 @@ fn containers(state: &mut ClusterState, total: u32, per_service: u32) {
     const BATCH: u32 = 1000;
     for start in (0..total).step_by(BATCH as usize) {
         let numbers = start..(start + BATCH).min(total);
-        let create = |n: u32| Op::ContainerCreate {
-            id: container_id(n),
-            service: service_id(n / per_service),
-            expect_service: None,
-            revision: 1,
-            slot: Slot::Replica(n % per_service + 1),
+        let create = |n: u32| {
+            let slot = n % per_service + 1;
+            large::create(container_id(n), service_id(n / per_service), slot)
         };
-        let assign = |n: u32| Op::ContainerAssign {
-            id: container_id(n),
-            expect: None,
-            node: node_id(n),
-        };
+        let assign = |n: u32| large::assign(container_id(n), node_id(n));
         apply(state, numbers.clone().map(create).collect());
         apply(state, numbers.clone().map(assign).collect());
         apply(state, numbers.map(|n| report(n, n..=n, 1)).collect());
