@@ -156,6 +156,11 @@ fn consensus(control: &Control, page: &mut Page) {
         "Size of the newest snapshot.",
         status.snapshot_bytes as f64,
     );
+    page.histogram(
+        "warren_raft_snapshot_seconds",
+        "Writing one snapshot of the state; writes go on meanwhile.",
+        &metrics.snapshot_duration,
+    );
     page.gauge(
         "warren_raft_voters",
         "Managers with a vote.",

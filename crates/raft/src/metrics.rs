@@ -41,6 +41,8 @@ pub struct RaftMetrics {
     pub fsync_duration: Histogram,
     /// Applying one entry.
     pub apply_duration: Histogram,
+    /// Writing one snapshot of this node's own state.
+    pub snapshot_duration: Histogram,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +86,7 @@ pub(crate) struct Meter {
     pub(crate) proposal: Timer,
     pub(crate) fsync: Timer,
     pub(crate) apply: Timer,
+    pub(crate) snapshot: Timer,
 }
 
 impl Meter {
@@ -98,6 +101,7 @@ impl Meter {
             proposal_duration: self.proposal.read(),
             fsync_duration: self.fsync.read(),
             apply_duration: self.apply.read(),
+            snapshot_duration: self.snapshot.read(),
         }
     }
 }

@@ -3,12 +3,14 @@
 use crate::config::IoMode;
 use crate::error::RaftError;
 use crate::machine::Machine;
+use crate::metrics::Meter;
 use crate::types::{LogId, SnapshotMeta, Types};
 use crate::wire::Wire;
 use std::io::BufReader;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use warren_state::ClusterState;
 use warren_storage::{
     SNAPSHOTS_KEPT, SnapshotInfo, SnapshotReader, SnapshotSeal, SnapshotStore, SnapshotWriter,
@@ -294,6 +296,7 @@ fn decode_meta(info: &SnapshotInfo) -> Result<SnapshotMeta, RaftError> {
 pub(crate) async fn run(
     snapshots: Arc<Snapshots>,
     raft: openraft::Raft<Types, Machine>,
+    meter: Arc<Meter>,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
@@ -302,6 +305,7 @@ pub(crate) async fn run(
             _ = stop.wait_for(|stop| *stop) => return,
             () = snapshots.wanted.notified() => {}
         }
+        let begin = Instant::now();
         let result = match snapshots.mode {
             IoMode::Task => snapshots.write(),
             IoMode::Thread => {
@@ -315,7 +319,10 @@ pub(crate) async fn run(
         match result {
             Ok(None) => {}
             // openraft takes the finished one over and purges the log; it only fails when the engine has stopped.
-            Ok(Some(_)) => drop(raft.trigger().snapshot().await),
+            Ok(Some(_)) => {
+                meter.snapshot.observe(begin.elapsed());
+                drop(raft.trigger().snapshot().await);
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot write a snapshot, trying again in 30 s; the log grows meanwhile");
                 tokio::select! {

@@ -240,6 +240,7 @@ impl Parts {
         tasks.push(crate::runtime::spawn(snapshots::run(
             Arc::clone(&self.snapshots),
             engine.clone(),
+            Arc::clone(&self.meter),
             stopped.clone(),
         )));
         leadership

@@ -14,6 +14,7 @@ pub mod managers;
 pub mod node;
 pub mod processes;
 pub mod rng;
+pub mod scale;
 pub mod traffic;
 pub mod wait;
 pub mod writer;

@@ -613,6 +613,20 @@ impl Managers {
         });
     }
 
+    /// Sets after how many entries a snapshot is due.
+    ///
+    /// # Panics
+    /// When no leader takes it.
+    pub fn set_snapshot_entries(&self, entries: u64) {
+        let request = v1::UpdateClusterSettingsRequest {
+            snapshot_entries: Some(entries),
+            ..Default::default()
+        };
+        let _ = self.change("cluster settings", async |client| {
+            client.update_cluster_settings(request.clone()).await
+        });
+    }
+
     /// The harness no longer counts this one as a member.
     pub fn out(&mut self, number: usize) {
         self.members[number].life = Life::Out;

@@ -42,6 +42,7 @@ pub(super) fn status(control: &Control) -> v1::GetStatusResponse {
         api_address: control.local.api_address.clone(),
         quorum,
         removed: state.is_removed(control.local.node).is_some(),
+        state_hash: state.hash(),
         ..v1::GetStatusResponse::default()
     }
 }

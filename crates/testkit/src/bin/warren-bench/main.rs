@@ -1,6 +1,6 @@
 //! The figures of SPECIFICATION.md, each beside a reference measured in the same run.
 //!
-//! `warren-bench [starts] [writes] [idle] [quorum] [size]`; without arguments all of them. The program is the
+//! `warren-bench [starts] [writes] [idle] [quorum] [scale] [size]`; without arguments all of them. The program is the
 //! one that `WARREN_BIN` names. Needs root; whatever it makes it removes by name.
 
 #![allow(
@@ -13,6 +13,7 @@ mod etcd;
 mod idle;
 mod quorum;
 mod report;
+mod scale;
 mod starts;
 mod writes;
 
@@ -23,7 +24,7 @@ use warren_client::{Client, Target};
 use warren_testkit::{Node, images, is_root};
 
 /// The parts, in the order they run.
-const PARTS: [&str; 5] = ["starts", "writes", "idle", "quorum", "size"];
+const PARTS: [&str; 6] = ["starts", "writes", "idle", "quorum", "scale", "size"];
 /// Budget for the program file in design.md, in bytes.
 const SIZE_BUDGET_BYTES: u64 = 30 << 20;
 
@@ -106,6 +107,12 @@ fn run(wanted: &dyn Fn(&str) -> bool) -> Result<(), String> {
         match quorum::measure() {
             Ok(more) => rows.extend(more),
             Err(e) => failed.push(format!("quorum: {e}")),
+        }
+    }
+    if wanted("scale") {
+        match scale::measure() {
+            Ok(more) => rows.extend(more),
+            Err(e) => failed.push(format!("scale: {e}")),
         }
     }
     if wanted("size") {
