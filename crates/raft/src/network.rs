@@ -8,17 +8,20 @@ use crate::transport::{RpcKind, SnapshotBody, Transport, TransportError};
 use crate::types::{CommittedLeaderId, Member, Types, Vote};
 use crate::wire::{Granted, SnapshotHeader, Transfer, Wire, append_message};
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::{Either, select};
-use futures::stream::FuturesUnordered;
+use futures::stream::{self, FuturesUnordered};
+use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
-use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{
+    RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential,
+};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
 use prost::Message;
@@ -33,6 +36,8 @@ use warren_types::NodeId;
 const APPEND_HEARTBEATS: u32 = 10;
 /// The slowest line that is reckoned with, in bytes per millisecond.
 const SLOWEST_LINE: u64 = 1024;
+/// How long the news that entries are committed waits for the next entries, to go in one message with them.
+const COMMIT_LINGER: Duration = Duration::from_millis(2);
 
 /// Makes connections to other managers.
 pub(crate) struct Network {
@@ -165,8 +170,45 @@ impl Peer {
     }
 }
 
+/// Requests of which none carries nothing but news of a commit while the next one can carry it too. Without this every
+/// write would cost each follower two messages, and the next write would wait for the second.
+fn merged(
+    requests: impl Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send + 'static {
+    stream::unfold(requests.fuse(), |mut requests| async move {
+        let mut request = requests.next().await?;
+        if request.entries.is_empty() {
+            let later = tokio::time::sleep(COMMIT_LINGER);
+            tokio::pin!(later);
+            while request.entries.is_empty() {
+                tokio::select! {
+                    biased;
+                    next = requests.next() => match next {
+                        Some(next) => request = next,
+                        // A heartbeat or a probe, which nothing follows.
+                        None => break,
+                    },
+                    () = &mut later => break,
+                }
+            }
+        }
+        Some((request, requests))
+    })
+}
+
 impl RaftNetworkV2<Types> for Peer {
     type SnapshotData = Stored;
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, RpcResult<BoxStream<'s, RpcResult<StreamAppendResult<Types>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        stream_append_sequential(self, Box::pin(merged(input)), option)
+    }
 
     async fn append_entries(
         &mut self,

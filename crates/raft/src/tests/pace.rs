@@ -76,6 +76,31 @@ async fn concurrent_proposals_share_messages_too() {
     cluster.stop().await;
 }
 
+/// What is committed is told with the next entries, and soon when there are none.
+#[tokio::test(start_paused = true)]
+async fn news_of_a_commit_travel_with_the_next_entries() {
+    let mut cluster = Cluster::new(33);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    one.propose(&create(0, 10)).await.unwrap();
+    let calls = |cluster: &Cluster| cluster.weather(|weather| weather.calls[&1]);
+    let before = calls(&cluster);
+    for number in 1..101 {
+        one.propose(&create(number, 10)).await.unwrap();
+    }
+    let messages = calls(&cluster) - before;
+    println!("100 proposals one after another: {messages} messages to two followers");
+    assert!(messages < 240, "{messages} messages");
+    let begin = Instant::now();
+    for number in [2, 3] {
+        let follower = cluster.get(number);
+        wait_for("the last commit to be told", || holds(&follower, 100)).await;
+    }
+    let heartbeat = Duration::from_millis(Profile::Lan.heartbeat_ms());
+    assert!(begin.elapsed() < heartbeat / 2, "{:?}", begin.elapsed());
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_go_on_beside_a_snapshot() {
     let root = tempfile::tempdir().unwrap();
