@@ -1,9 +1,11 @@
 //! The reference of the quorum's figures: three members of etcd on the hosts of the lab, asked over its own gRPC API.
 
-use crate::quorum::{Figures, VALUE_BYTES, run};
+use crate::etcd_tls::{self, Authority};
+use crate::quorum::{Figures, Round, VALUE_BYTES};
 use prost::Message;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio_rustls::TlsConnector;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -12,10 +14,10 @@ use warren_testkit::Managers;
 
 /// How long the members may take to elect a leader.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Port for clients.
-const CLIENT_PORT: u16 = 2379;
-/// Port for the other members.
-const PEER_PORT: u16 = 2380;
+/// Ports without TLS: for clients, for the other members.
+const PLAIN_PORTS: (u16, u16) = (2379, 2380);
+/// Likewise with TLS.
+const TLS_PORTS: (u16, u16) = (2479, 2480);
 
 /// `etcdserverpb.PutRequest`, what is used of it.
 #[derive(Clone, PartialEq, Message)]
@@ -56,59 +58,88 @@ struct Status {
 /// The members; they end with this value.
 pub(crate) struct Etcd {
     members: Vec<Child>,
-    endpoints: Vec<String>,
+    endpoints: Endpoints,
+}
+
+/// Where the members are, and how they are spoken to.
+#[derive(Clone)]
+pub(crate) struct Endpoints {
+    addresses: Vec<String>,
+    tls: Option<TlsConnector>,
 }
 
 impl Etcd {
-    /// Starts a member on each of the managers' hosts.
-    pub(crate) fn start(managers: &Managers) -> Result<Self, String> {
+    /// Starts a member on each of the managers' hosts; with TLS both clients and members show certificates.
+    pub(crate) fn start(managers: &Managers, with_tls: bool) -> Result<Self, String> {
         let numbers = managers.members();
-        let url = |number: usize, port: u16| format!("http://{}:{port}", managers.ip(number));
+        let authority = with_tls.then(Authority::new).transpose()?;
+        let (client_port, peer_port) = if with_tls { TLS_PORTS } else { PLAIN_PORTS };
+        let scheme = if with_tls { "https" } else { "http" };
+        let url = |number: usize, port: u16| format!("{scheme}://{}:{port}", managers.ip(number));
         let cluster: Vec<String> = numbers
             .iter()
-            .map(|n| format!("e{n}={}", url(*n, PEER_PORT)))
+            .map(|n| format!("e{n}={}", url(*n, peer_port)))
             .collect();
         let cluster = cluster.join(",");
         let mut members = Vec::new();
         for number in &numbers {
             let node = managers.node(*number);
-            let (peer, client) = (url(*number, PEER_PORT), url(*number, CLIENT_PORT));
-            let child = node
-                .host()
-                .command("etcd")
+            let (peer, client) = (url(*number, peer_port), url(*number, client_port));
+            let mut command = node.host().command("etcd");
+            command
                 .args(["--name", &format!("e{number}")])
                 .arg("--data-dir")
-                .arg(node.directory().join("etcd"))
-                .args([
-                    "--listen-peer-urls",
-                    &peer,
-                    "--initial-advertise-peer-urls",
-                    &peer,
-                ])
-                .args([
-                    "--listen-client-urls",
-                    &client,
-                    "--advertise-client-urls",
-                    &client,
-                ])
-                .args([
-                    "--initial-cluster",
-                    &cluster,
-                    "--initial-cluster-state",
-                    "new",
-                ])
+                .arg(node.directory().join(format!("etcd-{scheme}")))
+                .args(["--listen-peer-urls", &peer])
+                .args(["--initial-advertise-peer-urls", &peer])
+                .args(["--listen-client-urls", &client])
+                .args(["--advertise-client-urls", &client])
+                .args(["--initial-cluster", &cluster])
+                .args(["--initial-cluster-state", "new"]);
+            if let Some(authority) = &authority {
+                let files = authority.member(node.directory(), *number, managers.ip(*number))?;
+                certify(&mut command, &files);
+            }
+            let child = command
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn();
             members.push(child.map_err(|e| format!("etcd: {e} (Debian package etcd-server)"))?);
         }
-        let endpoints = numbers.iter().map(|n| url(*n, CLIENT_PORT)).collect();
+        let addresses = numbers
+            .iter()
+            .map(|n| format!("{}:{client_port}", managers.ip(*n)))
+            .collect();
+        let tls = authority.as_ref().map(Authority::connector).transpose()?;
+        let endpoints = Endpoints { addresses, tls };
         Ok(Self { members, endpoints })
     }
 
-    pub(crate) fn endpoints(&self) -> Vec<String> {
+    /// The members' processes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.members.iter().map(Child::id).collect()
+    }
+
+    pub(crate) fn endpoints(&self) -> Endpoints {
         self.endpoints.clone()
+    }
+}
+
+/// Clients and members have to show a certificate, and are shown one.
+fn certify(command: &mut Command, files: &etcd_tls::Files) {
+    for (prefix, required) in [
+        ("--", "--client-cert-auth"),
+        ("--peer-", "--peer-client-cert-auth"),
+    ] {
+        command
+            .arg(required)
+            .arg(format!("{prefix}trusted-ca-file"))
+            .arg(&files.ca)
+            .arg(format!("{prefix}cert-file"))
+            .arg(&files.certificate)
+            .arg(format!("{prefix}key-file"))
+            .arg(&files.key);
     }
 }
 
@@ -140,15 +171,21 @@ where
         .map_err(|e| e.to_string())
 }
 
+async fn dial(address: &str, tls: Option<&TlsConnector>) -> Result<Channel, String> {
+    if let Some(tls) = tls {
+        return etcd_tls::connect(address, tls.clone()).await;
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.map_err(|e| e.to_string())?.tcp_nodelay(true);
+    endpoint.connect().await.map_err(|e| e.to_string())
+}
+
 /// A connection to the leader.
-async fn leader(endpoints: &[String]) -> Result<Channel, String> {
+async fn leader(endpoints: &Endpoints) -> Result<Channel, String> {
     let begin = Instant::now();
     loop {
-        for endpoint in endpoints {
-            let Ok(endpoint) = Endpoint::from_shared(endpoint.clone()) else {
-                continue;
-            };
-            let Ok(channel) = endpoint.connect().await else {
+        for address in &endpoints.addresses {
+            let Ok(channel) = dial(address, endpoints.tls.as_ref()).await else {
                 continue;
             };
             let status =
@@ -169,8 +206,8 @@ async fn leader(endpoints: &[String]) -> Result<Channel, String> {
     }
 }
 
-/// The same calls as ours.
-pub(crate) async fn measure(endpoints: Vec<String>) -> Result<Figures, String> {
+/// The same calls as ours, over one connection as ours.
+pub(crate) async fn measure(endpoints: Endpoints, round: Round) -> Result<Figures, String> {
     let channel = leader(&endpoints).await?;
     let write = {
         let channel = channel.clone();
@@ -198,5 +235,5 @@ pub(crate) async fn measure(endpoints: Vec<String>) -> Result<Figures, String> {
                 .map(drop)
         }
     };
-    run(write, read).await
+    round.run(write, read).await
 }

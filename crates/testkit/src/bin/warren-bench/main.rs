@@ -10,6 +10,7 @@
 
 mod containerd;
 mod etcd;
+mod etcd_tls;
 mod idle;
 mod quorum;
 mod report;

@@ -39,6 +39,14 @@ impl Row {
         row
     }
 
+    /// Calls a second beside others.
+    pub(crate) fn rates(what: String, ours: f64, name: &str, theirs: f64) -> Self {
+        let mut row = Self::new(what, format!("{ours:.0}/s"));
+        row.reference = format!("{theirs:.0}/s ({name})");
+        row.ratio = format!("{:.2}", ours / theirs.max(f64::EPSILON));
+        row
+    }
+
     /// A size in bytes beside another one.
     pub(crate) fn sizes(
         what: impl Into<String>,
