@@ -138,7 +138,7 @@ mod tests {
         assert!(!gone(&address.to_string()).await, "it listens");
         drop(listener);
         assert!(gone(&address.to_string()).await);
-        // A name with a dead and a living address; nobody answers; no address; no such name.
+        // A name with a dead and a living address; no route; no address; no such name.
         let six = TcpListener::bind((IpAddr::from(Ipv6Addr::LOCALHOST), address.port())).await;
         if six.is_ok()
             && tokio::net::lookup_host("localhost:1")
@@ -147,8 +147,21 @@ mod tests {
         {
             assert!(!gone(&format!("localhost:{}", address.port())).await);
         }
-        assert!(!gone("192.0.2.1:8080").await);
+        assert!(!gone("255.255.255.255:8080").await);
         assert!(!gone("").await);
         assert!(!gone("nowhere.invalid:8080").await);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_silent_is_not_gone() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let frozen = socket.listen(1).unwrap();
+        let address = frozen.local_addr().unwrap();
+        // Whoever comes after its queue is full gets no answer at all.
+        let first = tokio::net::TcpStream::connect(address).await.unwrap();
+        let second = tokio::net::TcpStream::connect(address).await.unwrap();
+        assert!(!gone(&address.to_string()).await);
+        drop((first, second));
     }
 }
