@@ -190,9 +190,18 @@ impl EarlyElections {
         rank(membership.voter_ids(), leader, self.id)
     }
 
+    /// Whether this node is a voter as far as it knows. openraft looks only before elections that it begins itself; a learner
+    /// that was elected would lead for ever and could change no members (seed 317 of the simulator).
+    fn has_vote(&self) -> bool {
+        let metrics = self.engine.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.voter_ids().any(|voter| voter == self.id)
+    }
+
     /// Asks for votes; openraft does nothing while the lease lasts. False when the engine has ended.
     async fn campaign(&self, leader: NodeId) -> bool {
-        if self.pulse.is_healing() || Instant::now() < self.pulse.hold_until {
+        if self.pulse.is_healing() || Instant::now() < self.pulse.hold_until || !self.has_vote() {
             return true;
         }
         tracing::info!(%leader, "the leader's process is gone: standing for election");

@@ -1,7 +1,7 @@
 //! Damaged files, lost promises, states that differ, snapshots that break off.
 
 use super::cluster::Cluster;
-use super::{LIMIT, config, create, fresh, holds, members, node, wait_for};
+use super::{LIMIT, config, create, fresh, holds, members, node, purge, wait_for};
 use crate::transport::NoPeers;
 use crate::{IoMode, RaftConfig, RaftError, RaftHandle, RecoverError, recover};
 use std::convert::Infallible;
@@ -297,7 +297,7 @@ async fn a_snapshot_is_gone_on_with_and_stalls_nobody() {
         }
         one.propose(&command).await.unwrap();
     }
-    wait_for("a purged log", || one.status().purged_index.is_some()).await;
+    purge(&one, 10_000).await;
     // A newer snapshot would be another one.
     one.set_thresholds(1 << 20, 1 << 40, 1 << 40);
     let size = one.status().snapshot_bytes;
@@ -341,14 +341,7 @@ async fn a_changed_snapshot_is_not_taken() {
     let mut cluster = Cluster::new(7);
     cluster.config.snapshot_entries = 10;
     let one = cluster.form(&[1]).await;
-    // Snapshots are written beside the proposals; the log is purged after the second one.
-    for number in 0.. {
-        if one.status().purged_index.is_some() {
-            break;
-        }
-        assert!(number < 5_000, "the log is never purged");
-        one.propose(&create(number, 100)).await.unwrap();
-    }
+    purge(&one, 0).await;
     cluster.start(2).await;
     cluster.weather(|weather| weather.spoil_snapshots = 4);
     cluster.join(&one, 2).await;

@@ -49,6 +49,18 @@ fn create(number: u64, bytes: usize) -> Command {
     )
 }
 
+/// Writes, from a number on, until the log does not go back to its beginning. Snapshots are written beside the proposals, and
+/// the log is purged after the second one: how many proposals that takes is up to the machine.
+async fn purge(raft: &RaftHandle, first: u64) {
+    for number in first..first + 5_000 {
+        if raft.status().purged_index.is_some() {
+            return;
+        }
+        raft.propose(&create(number, 100)).await.unwrap();
+    }
+    panic!("the log is never purged");
+}
+
 fn members(numbers: &[u128]) -> BTreeMap<NodeId, Member> {
     numbers
         .iter()

@@ -1,7 +1,7 @@
 //! Several managers: membership, reads, hand-over, loss of the quorum.
 
 use super::cluster::Cluster;
-use super::{LIMIT, create, holds, members, node, wait_for};
+use super::{LIMIT, create, holds, members, node, purge, wait_for};
 use crate::{IoMode, Member, Profile, ProposeError, RaftError, ReadError};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,10 +14,7 @@ async fn three_managers_follow_one_leader() {
     let one = cluster.start(1).await;
     one.initialize(members(&[1])).await.unwrap();
     one.wait_ready(LIMIT).await.unwrap();
-    for number in 0..40 {
-        one.propose(&create(number, 10)).await.unwrap();
-    }
-    wait_for("a purged log", || one.status().purged_index.is_some()).await;
+    purge(&one, 10_000).await;
     // Learners first; they get the snapshot, since the log does not go back to the beginning.
     for number in [2, 3] {
         cluster.start(number).await;
@@ -351,6 +348,25 @@ async fn a_leader_whose_process_is_gone_is_replaced_when_its_lease_is_over() {
         cluster.settle().await;
         let term = cluster.leader().await.leadership().borrow().term;
         assert_eq!(term, 2, "one election was enough");
+        cluster.stop().await;
+    }
+}
+
+/// One without a vote does not stand, however early it would be.
+#[tokio::test(start_paused = true)]
+async fn a_learner_whose_leader_is_gone_does_not_stand() {
+    for seed in 100..110 {
+        let mut cluster = Cluster::new(seed);
+        cluster.config.io = IoMode::Task;
+        let two = cluster.form(&[2, 3, 4]).await;
+        cluster.start(1).await;
+        let member = members(&[1])[&node(1)].clone();
+        two.add_learner(node(1), member).await.unwrap();
+        two.wait_caught_up(node(1), 0, LIMIT).await.unwrap();
+        drop(two);
+        cluster.kill(2).await;
+        let leader = cluster.leader().await.leadership().borrow().leader;
+        assert!(leader.is_some_and(|id| id != node(1)), "{leader:?}");
         cluster.stop().await;
     }
 }
