@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aside;
 mod config;
 mod early;
 mod error;

@@ -193,8 +193,15 @@ impl Watcher {
         }
     }
 
-    /// Ends a change of the members that an earlier leader left half done.
+    /// Ends a change of the members that an earlier leader left half done, and the office of a leader that has lost its vote.
     fn settle(&self, known: &StoredMembership) {
+        let pause = self.pulse.profile.election_max();
+        let aside = crate::aside::step_aside(self.engine.clone(), self.id, pause);
+        let mut voters = known.membership().voter_ids();
+        if voters.all(|voter| voter != self.id) {
+            crate::runtime::spawn(aside);
+            return;
+        }
         let sets = known.membership().get_joint_config();
         let Some(voters) = sets.last().filter(|_| sets.len() > 1).cloned() else {
             return;
