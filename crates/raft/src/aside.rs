@@ -5,15 +5,16 @@
 //! some of them. openraft lets such a leader go only when the removal is committed in its own time of office. One that
 //! finds it done already would lead for ever, and a leader that is no member changes no members.
 
-use crate::handle::Engine;
-use crate::types::Types;
+use crate::handle::{Engine, Figures};
+use crate::lease::give_away;
+use crate::pulse::Pulse;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use std::time::Duration;
+use std::sync::Arc;
 use warren_types::NodeId;
 
 /// The voter to hand over to, when this node leads without a vote: the one with most of the log.
-fn heir(metrics: &openraft::RaftMetrics<Types>, id: NodeId) -> Option<NodeId> {
+fn heir(metrics: &Figures, id: NodeId) -> Option<NodeId> {
     let leads = metrics.running_state.is_ok() && metrics.state == ServerState::Leader;
     let voters = || metrics.membership_config.membership().voter_ids();
     if !leads || voters().any(|voter| voter == id) {
@@ -23,13 +24,14 @@ fn heir(metrics: &openraft::RaftMetrics<Types>, id: NodeId) -> Option<NodeId> {
     voters().max_by_key(|voter| replication.get(voter).copied().flatten())
 }
 
-/// Hands over, again every `pause`, until this node does not lead any more.
-pub(crate) async fn step_aside(engine: Engine, id: NodeId, pause: Duration) {
+/// Hands over, again after each election time, until this node does not lead any more.
+pub(crate) async fn step_aside(engine: Engine, pulse: Arc<Pulse>, id: NodeId) {
+    let pause = pulse.profile.election_max();
     loop {
         let heir = heir(&engine.metrics().borrow_watched(), id);
         let Some(to) = heir else { return };
         tracing::info!(%to, "leading without a vote: handing over");
-        if engine.trigger().transfer_leader(to).await.is_err() {
+        if give_away(&engine, &pulse, to).await.is_err() {
             return;
         }
         tokio::time::sleep(pause).await;

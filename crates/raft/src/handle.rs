@@ -33,9 +33,14 @@ pub(crate) type Engine = openraft::Raft<Types, Machine>;
 /// A snapshot of which a part has come.
 type Partial = Option<(SnapshotHeader, SnapshotWriter)>;
 
+/// What the engine tells of itself after each turn.
+pub(crate) type Figures = openraft::RaftMetrics<Types>;
+
 pub(crate) struct Inner {
     pub(crate) id: NodeId,
     pub(crate) engine: Engine,
+    /// Kept, because asking for them anew takes a lock that all share.
+    pub(crate) figures: crate::fair::Receiver<Figures>,
     pub(crate) view: Arc<View>,
     pub(crate) log: LogStore,
     pub(crate) snapshots: Arc<Snapshots>,
@@ -216,8 +221,7 @@ impl RaftHandle {
     /// The other members as this leader sees them; empty when it does not lead.
     #[must_use]
     pub fn peers(&self) -> BTreeMap<NodeId, PeerStatus> {
-        let metrics = self.inner.engine.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = self.inner.figures.borrow_watched();
         let (Some(replication), Some(heartbeat)) = (&metrics.replication, &metrics.heartbeat)
         else {
             return BTreeMap::new();
@@ -247,8 +251,7 @@ impl RaftHandle {
         let inner = &*self.inner;
         let (voters, learners) = self.members();
         let peers = self.peers();
-        let metrics = inner.engine.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = inner.figures.borrow_watched();
         let newest = inner.snapshots.newest();
         let shared = &inner.log.shared;
         let (last, purged) = (shared.last_index(), shared.purged_index());

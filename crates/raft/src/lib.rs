@@ -13,7 +13,7 @@
 //! - `home`, `healing`, `offline`: damaged files are set aside and fetched anew; recovery and restoring;
 //! - `hashes`: the hash of the state travels with the leader's messages, a manager that differs stops;
 //! - `early`: an election before its time when the leader's process is gone;
-//! - `serve`, `members`, `reads`: what other managers ask, who belongs to the cluster, linearizable reads.
+//! - `serve`, `members`, `reads`, `lease`: what other managers ask, who belongs to the cluster, linearizable reads.
 //!
 //! *Durable before acknowledged*: [`RaftHandle::propose`] returns after the command is on the disks of a quorum
 //! and applied here. *Full disk*: space for the next log segment is taken in advance, so a proposal is refused
@@ -34,6 +34,7 @@ mod hashes;
 mod healing;
 mod home;
 mod io;
+mod lease;
 mod log_store;
 mod machine;
 mod members;
@@ -93,6 +94,8 @@ pub struct Bugs {
     pub removed_elected: bool,
     /// The leader answers linearizable reads without knowing whether it still leads.
     pub stale_read: bool,
+    /// A leader goes on counting on its lease while it gives its office away.
+    pub lease_outlives_hand_over: bool,
     /// A write that finds the disk full is dropped and reported as done.
     pub full_disk_drops_writes: bool,
     /// A vote is not written to the disk.

@@ -20,8 +20,7 @@ impl RaftHandle {
     /// The members: those with a vote, and those that receive the log but have none (yet).
     #[must_use]
     pub fn members(&self) -> (BTreeMap<NodeId, Member>, BTreeMap<NodeId, Member>) {
-        let metrics = self.inner.engine.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = self.inner.figures.borrow_watched();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         membership
@@ -99,8 +98,7 @@ impl RaftHandle {
     /// Whether a member lacks at most `max_lag` entries of this leader's log. False when this node does not lead.
     #[must_use]
     pub fn caught_up(&self, id: NodeId, max_lag: u64) -> bool {
-        let metrics = self.inner.engine.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = self.inner.figures.borrow_watched();
         if id == self.inner.id {
             return metrics.state == openraft::ServerState::Leader;
         }
@@ -170,10 +168,7 @@ impl RaftHandle {
 
     /// Asks another voter to take over leadership; does not wait for it.
     pub async fn transfer_leadership(&self, to: NodeId) -> Result<(), RaftError> {
-        self.inner
-            .engine
-            .trigger()
-            .transfer_leader(to)
+        crate::lease::give_away(&self.inner.engine, &self.inner.pulse, to)
             .await
             .map_err(|_| self.stopped())
     }

@@ -2,6 +2,7 @@
 
 use crate::config::Profile;
 use crate::grants::Grants;
+use crate::lease::Leases;
 use crate::types::Member;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
@@ -52,6 +53,8 @@ pub(crate) struct Pulse {
     pub(crate) beat: Notify,
     /// Where the members are now.
     members: ArcSwap<BTreeMap<NodeId, Member>>,
+    /// In which terms the leader's lease counts.
+    pub(crate) leases: Leases,
 }
 
 impl Pulse {
@@ -68,6 +71,7 @@ impl Pulse {
             trusted: AtomicU64::new(0),
             beat: Notify::new(),
             members: ArcSwap::default(),
+            leases: Leases::default(),
         }
     }
 

@@ -1,6 +1,5 @@
 //! Linearizable reads, here and on followers.
 
-use crate::config::IoMode;
 use crate::error::ReadError;
 use crate::handle::{RaftHandle, target};
 use crate::pulse::Contact;
@@ -19,7 +18,7 @@ pub(crate) struct SuspendWatch(Mutex<Option<(Instant, SystemTime)>>);
 
 impl SuspendWatch {
     /// Whether both clocks have run alike since this was last asked; false the first time.
-    fn steady(&self) -> bool {
+    pub(crate) fn steady(&self) -> bool {
         let (steady, wall) = (Instant::now(), SystemTime::now());
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((steady_before, wall_before)) = last.replace((steady, wall)) else {
@@ -40,9 +39,12 @@ impl RaftHandle {
     /// acknowledged, and relies on four fifths of the shortest lease that a follower granted only (openraft 0.10 `leader.rs: last_quorum_acked_time`,
     /// `engine_impl.rs: handle_vote_req`). Two gaps in that are closed here: openraft forgets the promise at a restart,
     /// so a restarted node holds votes and campaigns back for one lease (`serve`, `handle`); and a suspended
-    /// machine stops the clock, so after a jump of the wall clock the quorum is asked. A hand-over ends the lease first.
+    /// machine stops the clock, so after a jump of the wall clock the quorum is asked. A hand-over ends the lease first (`lease`).
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
         let index = self.read_index().await?;
+        if self.inner.view.applied_index() >= Some(index) {
+            return Ok(());
+        }
         self.wait_applied(index, self.inner.propose_timeout).await
     }
 
@@ -53,25 +55,18 @@ impl RaftHandle {
         if self.inner.bugs.stale_read {
             return Ok(self.inner.view.applied_index().unwrap_or(0));
         }
-        let pulse = &self.inner.pulse;
-        let steady = self.inner.io == IoMode::Task || self.inner.suspend.steady();
-        let age = if self.inner.lease_reads && steady {
-            pulse.read_lease()
-        } else {
-            Duration::ZERO
-        };
-        let index = self.quorum_index(age).await?;
-        if age <= pulse.read_lease() {
+        if self.inner.lease_reads
+            && let Some(index) = self.leased_index()
+        {
             return Ok(index);
         }
-        // A follower that grants less has answered meanwhile, and may be the one that was relied on.
-        self.quorum_index(Duration::ZERO).await
+        self.quorum_index().await
     }
 
-    /// The index of a read that relies on what a quorum acknowledged at most `age` ago, else asks the quorum.
-    async fn quorum_index(&self, age: Duration) -> Result<u64, ReadError> {
+    /// The index of a read for which the quorum is asked.
+    async fn quorum_index(&self) -> Result<u64, ReadError> {
         let limit = self.inner.pulse.profile.election_max();
-        let option = LinearizerOption::new(Some(age), true).with_wait_timeout(limit);
+        let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(limit);
         match self.inner.engine.get_read_linearizer(option).await {
             Ok(read) => Ok(read.read_log_id().index()),
             Err(EngineError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
@@ -108,8 +103,7 @@ impl RaftHandle {
     pub fn contact(&self) -> Contact {
         let inner = &*self.inner;
         let limit = inner.pulse.profile.election_max() * 2;
-        let metrics = inner.engine.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = inner.figures.borrow_watched();
         let leads = metrics.running_state.is_ok()
             && metrics.state == openraft::ServerState::Leader
             && metrics.current_leader == Some(inner.id);

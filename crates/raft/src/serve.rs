@@ -126,8 +126,7 @@ impl RaftHandle {
     /// members: then it cannot have been added later. All others are judged by the rules of Raft: term, log and lease. (A
     /// removed leader is not refused here: it hears of the newer term, steps down, and asks for votes then.)
     fn admit(&self, from: NodeId, last: Option<&LogId>) -> Result<(), RaftError> {
-        let metrics = self.inner.engine.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = self.inner.figures.borrow_watched();
         let committed = &metrics.committed_membership_config;
         let members = committed.membership();
         let effective = metrics.membership_config.membership();

@@ -90,6 +90,7 @@ pub(crate) async fn start(
     let leadership = parts.spawn(&config, &engine, transport, &stopped, &mut tasks);
     Ok(Inner {
         id: config.id,
+        figures: engine.metrics(),
         engine,
         view: parts.view,
         log,

@@ -1,11 +1,11 @@
 //! Follows openraft's metrics: who leads, who belongs to the cluster.
 
 use crate::error::RaftError;
-use crate::handle::Engine;
+use crate::handle::{Engine, Figures};
 use crate::home::Home;
 use crate::pulse::Pulse;
 use crate::status::Leadership;
-use crate::types::{LogId, StoredMembership, Types};
+use crate::types::{LogId, StoredMembership};
 use crate::view::View;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ChangeMembers, ServerState};
@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 use warren_types::NodeId;
-
-type Figures = openraft::RaftMetrics<Types>;
 
 struct Watcher {
     id: NodeId,
@@ -195,8 +193,8 @@ impl Watcher {
 
     /// Ends a change of the members that an earlier leader left half done, and the office of a leader that has lost its vote.
     fn settle(&self, known: &StoredMembership) {
-        let pause = self.pulse.profile.election_max();
-        let aside = crate::aside::step_aside(self.engine.clone(), self.id, pause);
+        let pulse = Arc::clone(&self.pulse);
+        let aside = crate::aside::step_aside(self.engine.clone(), pulse, self.id);
         let mut voters = known.membership().voter_ids();
         if voters.all(|voter| voter != self.id) {
             crate::runtime::spawn(aside);

@@ -88,6 +88,35 @@ async fn reads_see_what_was_acknowledged_before_them() {
     cluster.stop().await;
 }
 
+/// Another manager may be elected as soon as it has heard of the hand-over, long before the lease is over.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_gives_its_office_away_counts_on_no_lease() {
+    let mut cluster = Cluster::new(12);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    one.propose(&create(0, 10)).await.unwrap();
+    wait_for("a lease", || one.leased_index().is_some()).await;
+    let applied = one.status().applied_index;
+    assert_eq!(one.leased_index(), applied);
+    // Nobody hears of it, so that this one leads on for a while.
+    cluster.isolate(1);
+    let begin = Instant::now();
+    one.transfer_leadership(node(2)).await.unwrap();
+    assert_eq!(one.leased_index(), None);
+    assert!(begin.elapsed() < one.profile().lease() / 2);
+    assert!(one.read_barrier().await.is_err());
+    cluster.heal();
+    // In a later term leases count again, also here.
+    wait_for("another leader", || !one.leadership().borrow().is_leader).await;
+    let leader = cluster.leader().await;
+    leader.propose(&create(1, 10)).await.unwrap();
+    leader.transfer_leadership(node(1)).await.unwrap();
+    one.wait_ready(LIMIT).await.unwrap();
+    one.propose(&create(2, 10)).await.unwrap();
+    wait_for("a lease of the later term", || one.leased_index().is_some()).await;
+    cluster.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cut_off_leader_answers_no_read_and_takes_no_write() {
     let mut cluster = Cluster::new(3);
