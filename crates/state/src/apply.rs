@@ -8,17 +8,16 @@ mod services;
 use crate::change::{Change, ChangeSet, Delta, ObjectKind};
 use crate::command::{Actor, COMMAND_VERSION, Command, Op, OpResult};
 use crate::rejection::Rejection;
+use crate::removed::Removed;
 use crate::state::{Applied, ClusterState};
 use crate::table::Object;
 use crate::window::{Remembered, scoped};
+use imbl::OrdSet;
 pub(crate) use objects::certificate_of;
 pub(crate) use services::{live_specs, missing_references, same_containers};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use warren_types::{
-    Certificate, ClusterSettings, Config, Container, Id128, Ingress, JoinToken, Network, Node,
-    Revision, Secret, Service, Timestamp, ValidationError, Volume, limits,
-};
+use warren_types::{Id128, Revision, Timestamp, ValidationError, limits};
 
 /// Operations of a command with an idempotency key; its results are remembered, so they are few.
 pub const KEYED_OPS_MAX: usize = 256;
@@ -43,20 +42,22 @@ impl ClusterState {
             return Ok(replay(command, known));
         }
         check_size(command)?;
-        let mut tx = Tx::new(self, command);
-        let mut results = Vec::with_capacity(command.ops.len());
-        for op in &command.ops {
-            results.push(tx.op(op)?);
-        }
-        let (mut next, changes) = tx.finish();
+        let mut tx = Tx::begin(self, command);
+        let results: Result<Vec<_>, _> = command.ops.iter().map(|op| tx.op(op)).collect();
+        let (results, changes) = match results {
+            Ok(results) => (results, tx.finish()),
+            Err(rejection) => {
+                tx.roll_back();
+                return Err(rejection);
+            }
+        };
         if let Some(key) = key {
             let remembered = Remembered {
-                revision: next.revision,
+                revision: self.revision,
                 results: results.clone(),
             };
-            next.window.insert(&key, remembered);
+            self.window.insert(&key, remembered);
         }
-        *self = next;
         Ok(Applied {
             revision: self.revision,
             results,
@@ -125,37 +126,62 @@ fn cut(text: &str, max: usize) -> String {
     text[..text.floor_char_boundary(max)].to_owned()
 }
 
-/// A command being applied to a copy of the state.
+/// A command being applied. The state is changed in place: on a copy, every row that a command touches would take its part
+/// of the tree out of what the copies share, for each command anew. So each step is noted, and a command that is refused
+/// half way is taken back step by step.
 struct Tx<'a> {
-    base: &'a ClusterState,
-    next: ClusterState,
+    state: &'a mut ClusterState,
     actor: &'a Actor,
     time: Timestamp,
-    touched: Vec<(ObjectKind, u128)>,
-    seen: BTreeSet<(ObjectKind, u128)>,
+    /// Every row that was put, in order, as it was before and after.
+    steps: Vec<Change>,
+    /// The first step of each object.
+    first: BTreeMap<(ObjectKind, u128), usize>,
+    before: Before,
+}
+
+/// What no step tells of the state before the command.
+struct Before {
+    revision: Revision,
+    removed: Removed,
+    overbooked: OrdSet<u128>,
 }
 
 impl<'a> Tx<'a> {
-    fn new(base: &'a ClusterState, command: &'a Command) -> Self {
-        let mut next = base.clone();
-        next.revision = base.revision.next();
-        next.removed.prune(command.time);
+    fn begin(state: &'a mut ClusterState, command: &'a Command) -> Self {
+        let before = Before {
+            revision: state.revision,
+            removed: state.removed.clone(),
+            overbooked: state.overbooked.clone(),
+        };
+        state.revision = state.revision.next();
+        state.removed.prune(command.time);
         Self {
-            base,
-            next,
+            state,
             actor: &command.actor,
             time: command.time,
-            touched: Vec::new(),
-            seen: BTreeSet::new(),
+            steps: Vec::with_capacity(command.ops.len()),
+            first: BTreeMap::new(),
+            before,
         }
     }
 
+    /// Leaves the state as it was before the command.
+    fn roll_back(self) {
+        for step in self.steps.into_iter().rev() {
+            step.undo(self.state);
+        }
+        self.state.revision = self.before.revision;
+        self.state.removed = self.before.removed;
+        self.state.overbooked = self.before.overbooked;
+    }
+
     fn revision(&self) -> Revision {
-        self.next.revision
+        self.state.revision
     }
 
     fn get<T: Object>(&self, key: u128) -> Result<Arc<T>, Rejection> {
-        let found = T::table(&self.next).get(key);
+        let found = T::table(self.state).get(key);
         found.cloned().ok_or_else(|| Rejection::NotFound {
             kind: T::KIND,
             id: Id128(key).text(),
@@ -165,8 +191,10 @@ impl<'a> Tx<'a> {
     /// The object, if its version before the command was the expected one.
     fn expect<T: Object>(&self, key: u128, expect: Option<Revision>) -> Result<Arc<T>, Rejection> {
         let object = self.get::<T>(key)?;
-        let before = T::table(self.base).get(key);
-        let found = before.map_or(self.revision(), |o| o.version());
+        let found = match self.before_command::<T>(key) {
+            None => object.version(),
+            Some(before) => before.map_or(self.revision(), |o| o.version()),
+        };
         match expect {
             Some(expected) if expected != found => Err(Rejection::Conflict {
                 kind: T::KIND,
@@ -178,10 +206,18 @@ impl<'a> Tx<'a> {
         }
     }
 
-    fn touch(&mut self, kind: ObjectKind, key: u128) {
-        if self.seen.insert((kind, key)) {
-            self.touched.push((kind, key));
-        }
+    /// The object before the command, if the command has touched it.
+    fn before_command<T: Object>(&self, key: u128) -> Option<Option<&Arc<T>>> {
+        let first = *self.first.get(&(T::KIND, key))?;
+        let step = self.steps.get(first).and_then(T::delta)?;
+        Some(step.before.as_ref())
+    }
+
+    /// Puts or removes a row.
+    fn replace<T: Object>(&mut self, key: u128, after: Option<Arc<T>>) {
+        let before = self.state.replace(key, after.clone());
+        self.first.entry((T::KIND, key)).or_insert(self.steps.len());
+        self.steps.push(T::into_change(Delta { before, after }));
     }
 
     /// Stores a new object after looking whether id, name and number are free.
@@ -192,7 +228,7 @@ impl<'a> Tx<'a> {
         what: &'static str,
     ) -> Result<OpResult, Rejection> {
         let key = object.key();
-        let table = T::table(&self.next);
+        let table = T::table(self.state);
         let taken = |name: String| Rejection::AlreadyExists {
             kind: T::KIND,
             name,
@@ -215,8 +251,7 @@ impl<'a> Tx<'a> {
         }
         object.set_version(self.revision());
         object.set_updated(self.time);
-        self.next.replace(key, Some(Arc::new(object)));
-        self.touch(T::KIND, key);
+        self.replace(key, Some(Arc::new(object)));
         Ok(self.changed(T::KIND, key, self.revision()))
     }
 
@@ -235,14 +270,12 @@ impl<'a> Tx<'a> {
             return self.changed(T::KIND, key, before.version());
         }
         after.set_version(self.revision());
-        self.next.replace(key, Some(Arc::new(after)));
-        self.touch(T::KIND, key);
+        self.replace(key, Some(Arc::new(after)));
         self.changed(T::KIND, key, self.revision())
     }
 
     fn remove<T: Object>(&mut self, key: u128) -> OpResult {
-        self.next.replace::<T>(key, None);
-        self.touch(T::KIND, key);
+        self.replace::<T>(key, None);
         OpResult::Removed {
             kind: T::KIND,
             id: Id128(key),
@@ -272,36 +305,23 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// The new state and one change per touched object.
-    fn finish(self) -> (ClusterState, Vec<Change>) {
-        let mut changes = Vec::with_capacity(self.touched.len());
-        for (kind, key) in &self.touched {
-            let change = match kind {
-                ObjectKind::Node => self.delta::<Node>(*key),
-                ObjectKind::Service => self.delta::<Service>(*key),
-                ObjectKind::Container => self.delta::<Container>(*key),
-                ObjectKind::Secret => self.delta::<Secret>(*key),
-                ObjectKind::Config => self.delta::<Config>(*key),
-                ObjectKind::Volume => self.delta::<Volume>(*key),
-                ObjectKind::Network => self.delta::<Network>(*key),
-                ObjectKind::Ingress => self.delta::<Ingress>(*key),
-                ObjectKind::Certificate => self.delta::<Certificate>(*key),
-                ObjectKind::Token => self.delta::<JoinToken>(*key),
-                ObjectKind::Settings => self.delta::<ClusterSettings>(*key),
-            };
-            changes.extend(change);
+    /// One change per object, in the order in which they were touched first.
+    fn finish(self) -> Vec<Change> {
+        if self.first.len() == self.steps.len() {
+            return self.steps;
         }
-        (self.next, changes)
-    }
-
-    fn delta<T: Object>(&self, key: u128) -> Option<Change> {
-        let before = T::table(self.base).get(key).cloned();
-        let after = T::table(&self.next).get(key).cloned();
+        let mut changes = Vec::with_capacity(self.first.len());
+        let mut places = BTreeMap::new();
+        for step in self.steps {
+            let place = *places.entry(step.object()).or_insert(changes.len());
+            match changes.get_mut(place) {
+                None => changes.push(step),
+                Some(earlier) => step.follow(earlier),
+            }
+        }
         // Made and removed by the same command: nobody has seen it.
-        if before.is_none() && after.is_none() {
-            return None;
-        }
-        Some(T::into_change(Delta { before, after }))
+        changes.retain(|change: &Change| !change.is_nothing());
+        changes
     }
 }
 

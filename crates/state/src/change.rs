@@ -1,6 +1,8 @@
 //! What a command changed.
 
 use crate::command::Actor;
+use crate::state::ClusterState;
+use crate::table::Object;
 use std::fmt;
 use std::sync::Arc;
 use warren_types::{
@@ -179,6 +181,38 @@ impl Change {
     #[must_use]
     pub fn is_removed(&self) -> bool {
         on_delta!(self, delta => delta.after.is_none())
+    }
+
+    /// The object, as a key.
+    pub(crate) fn object(&self) -> (ObjectKind, u128) {
+        (self.kind(), self.id().0)
+    }
+
+    /// The object was made and removed again.
+    pub(crate) fn is_nothing(&self) -> bool {
+        on_delta!(self, delta => delta.before.is_none() && delta.after.is_none())
+    }
+
+    /// Makes one change of this one and an earlier one of the same object.
+    pub(crate) fn follow(self, earlier: &mut Self) {
+        on_delta!(self, delta => follow(delta, earlier));
+    }
+
+    /// Puts the row back.
+    pub(crate) fn undo(self, state: &mut ClusterState) {
+        on_delta!(self, delta => undo(delta, state));
+    }
+}
+
+fn follow<T: Object>(later: Delta<T>, earlier: &mut Change) {
+    if let Some(earlier) = T::delta_mut(earlier) {
+        earlier.after = later.after;
+    }
+}
+
+fn undo<T: Object>(delta: Delta<T>, state: &mut ClusterState) {
+    if let Some(object) = delta.latest() {
+        state.replace(object.key(), delta.before.clone());
     }
 }
 

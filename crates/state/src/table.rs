@@ -26,6 +26,9 @@ pub(crate) trait Object: Hash + Clone + PartialEq + Sized {
     /// Brings the other indexes in line with a changed row.
     fn reindex(_state: &mut ClusterState, _before: Option<&Self>, _after: Option<&Self>) {}
     fn into_change(delta: Delta<Self>) -> Change;
+    /// The change when it is one of such an object.
+    fn delta(change: &Change) -> Option<&Delta<Self>>;
+    fn delta_mut(change: &mut Change) -> Option<&mut Delta<Self>>;
 }
 
 /// An id as a key of a persistent map: as two words it has no need of 16-byte alignment, which would
@@ -114,6 +117,18 @@ macro_rules! objects {
             })?
             fn into_change(delta: Delta<Self>) -> Change {
                 Change::$kind(delta)
+            }
+            fn delta(change: &Change) -> Option<&Delta<Self>> {
+                match change {
+                    Change::$kind(delta) => Some(delta),
+                    _ => None,
+                }
+            }
+            fn delta_mut(change: &mut Change) -> Option<&mut Delta<Self>> {
+                match change {
+                    Change::$kind(delta) => Some(delta),
+                    _ => None,
+                }
             }
         }
     )+};

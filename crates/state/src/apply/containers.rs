@@ -103,7 +103,7 @@ impl Tx<'_> {
             // What an older revision names may have been removed since it was in force.
             self.check_references(spec)?;
         }
-        let twin = self.next.containers_of_slot(service.id, slot).any(|c| {
+        let twin = self.state.containers_of_slot(service.id, slot).any(|c| {
             c.slot == slot
                 && c.service_revision == revision
                 && c.desired == DesiredState::Running
@@ -216,7 +216,7 @@ impl Tx<'_> {
         {
             return Err("the container belongs to another node".to_owned());
         }
-        let usage = self.next.node_usage(node.id);
+        let usage = self.state.node_usage(node.id);
         let (cpu, memory) = index::reservation(spec);
         let cpu_free = node.resources.cpu.0.saturating_sub(usage.cpu.0);
         if cpu.0 > 0 && cpu.0 > cpu_free {
@@ -232,7 +232,7 @@ impl Tx<'_> {
         }
         for (protocol, port) in index::host_ports(spec) {
             let key = (node.id.as_u128(), protocol, port);
-            if let Some(holder) = self.next.node_ports.get(&key) {
+            if let Some(holder) = self.state.node_ports.get(&key) {
                 let holder = Id128(*holder);
                 return Err(format!("port {port} is held by container {holder}"));
             }
@@ -247,13 +247,13 @@ impl Tx<'_> {
             let Mount::Volume { source, .. } = mount else {
                 continue;
             };
-            let Some(volume) = self.next.volume_by_name(source).cloned() else {
+            let Some(volume) = self.state.volume_by_name(source).cloned() else {
                 return Err(format!("volume {source:?} does not exist"));
             };
             match volume.node {
                 Some(home) if home == node.id => {}
                 Some(home) => {
-                    let name = self.next.node(home).map(|n| n.name.clone());
+                    let name = self.state.node(home).map(|n| n.name.clone());
                     let name = name.unwrap_or_else(|| format!("{home}, which was removed"));
                     return Err(format!("volume {source:?} is on node {name}"));
                 }
@@ -296,7 +296,7 @@ impl Tx<'_> {
         node: NodeId,
         status: &ContainerStatus,
     ) -> Result<OpResult, StatusRefusal> {
-        let before = self.next.container(id).cloned();
+        let before = self.state.container(id).cloned();
         let before = before.ok_or(StatusRefusal::Unknown)?;
         if before.node != Some(node) {
             return Err(StatusRefusal::NotAssigned);
@@ -360,7 +360,7 @@ impl Tx<'_> {
 
     /// Numbers of the revisions that container records of a service refer to.
     pub(super) fn revisions_in_use(&self, id: ServiceId) -> std::collections::BTreeSet<u32> {
-        self.next
+        self.state
             .containers_of_service(id)
             .map(|c: &Arc<Container>| c.service_revision)
             .collect()

@@ -36,7 +36,7 @@ impl Tx<'_> {
 
     fn node_add(&mut self, node: &Node) -> Result<OpResult, Rejection> {
         node.validate()?;
-        if let Some(at) = self.next.is_removed(node.id) {
+        if let Some(at) = self.state.is_removed(node.id) {
             return Err(Rejection::NodeRemoved { id: node.id, at });
         }
         self.check_managers(node.id, node.role)?;
@@ -104,7 +104,7 @@ impl Tx<'_> {
                 remedy: "add it as a worker, or demote another manager first (`warren node demote`)",
             });
         }
-        let was = self.next.node(id).is_some_and(|n| n.role.is_manager());
+        let was = self.state.node(id).is_some_and(|n| n.role.is_manager());
         if was && !role.is_manager() && others == 0 {
             return Err(last_manager(id));
         }
@@ -112,7 +112,7 @@ impl Tx<'_> {
     }
 
     fn managers_besides(&self, id: NodeId) -> usize {
-        self.next
+        self.state
             .nodes()
             .filter(|n| n.id != id && n.role.is_manager())
             .count()
@@ -129,7 +129,7 @@ impl Tx<'_> {
                 bits(address) == bits(theirs)
             })
         };
-        let mut others = self.next.nodes().filter(|n| n.id != node.id);
+        let mut others = self.state.nodes().filter(|n| n.id != node.id);
         match others.find(|n| overlaps(&n.subnet)) {
             Some(other) => Err(ValidationError::one(
                 "subnet",
@@ -158,7 +158,7 @@ impl Tx<'_> {
             self.check_node_unused(&node)?;
         }
         let live: Vec<Container> = self
-            .next
+            .state
             .containers_on_node(id)
             .filter(|c| index::holds(c))
             .map(|c| (**c).clone())
@@ -167,12 +167,12 @@ impl Tx<'_> {
         for container in &live {
             self.container_lost(container, &reason)?;
         }
-        self.next.removed.insert(id, self.time);
+        self.state.removed.insert(id, self.time);
         Ok(self.remove::<Node>(id.as_u128()))
     }
 
     fn check_node_unused(&self, node: &Node) -> Result<(), Rejection> {
-        let live = self.next.node_usage(node.id).containers;
+        let live = self.state.node_usage(node.id).containers;
         let mut by: Vec<String> = Vec::new();
         if live > 0 {
             by.push(format!(
@@ -180,7 +180,7 @@ impl Tx<'_> {
                 node.name
             ));
         }
-        let volumes = self.next.volumes().filter(|v| v.node == Some(node.id));
+        let volumes = self.state.volumes().filter(|v| v.node == Some(node.id));
         by.extend(volumes.map(|v| format!("volume {:?}", v.name)));
         if by.is_empty() {
             return Ok(());

@@ -156,10 +156,10 @@ impl Tx<'_> {
         let object = self.expect::<T>(key, expect)?;
         let name = object.label();
         let by: Vec<String> = self
-            .next
+            .state
             .services()
             .filter(|service| {
-                let specs = live_specs(&self.next, service);
+                let specs = live_specs(self.state, service);
                 specs
                     .iter()
                     .any(|s| references(s).any(|r| r == (T::KIND, name.as_str())))
@@ -207,7 +207,7 @@ impl Tx<'_> {
             Op::CertificateDelete { id, expect } => {
                 let object = self.expect::<Certificate>(id.as_u128(), *expect)?;
                 let users = self
-                    .next
+                    .state
                     .ingresses()
                     .filter(|i| certificate_of(i).is_some_and(|name| name == object.name));
                 let by: Vec<String> = users.map(|i| format!("ingress {:?}", i.name)).collect();
@@ -255,7 +255,7 @@ impl Tx<'_> {
     fn check_ingress(&self, ingress: &Ingress) -> Result<(), Rejection> {
         ingress.validate()?;
         match certificate_of(ingress) {
-            Some(name) if self.next.certificate_by_name(name).is_none() => {
+            Some(name) if self.state.certificate_by_name(name).is_none() => {
                 Err(Rejection::Missing {
                     kind: ObjectKind::Ingress,
                     name: ingress.name.clone(),
@@ -331,8 +331,8 @@ impl Tx<'_> {
         if gone.is_empty() {
             return Ok(());
         }
-        let secrets = self.next.secrets().map(|s| (&s.data, "secret", &s.name));
-        let keys = self.next.certificates();
+        let secrets = self.state.secrets().map(|s| (&s.data, "secret", &s.name));
+        let keys = self.state.certificates();
         let keys = keys.map(|c| (&c.key, "certificate", &c.name));
         let own = std::iter::once((&after.ca.key, "the CA of", &after.name));
         let user = secrets
@@ -354,7 +354,7 @@ impl Tx<'_> {
         match op {
             Op::SettingsInit(settings) => {
                 settings.validate()?;
-                if let Some(present) = self.next.settings() {
+                if let Some(present) = self.state.settings() {
                     return Err(Rejection::AlreadyExists {
                         kind: ObjectKind::Settings,
                         name: present.name.clone(),

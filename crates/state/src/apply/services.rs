@@ -89,7 +89,7 @@ impl Tx<'_> {
         spec: &Arc<ServiceSpec>,
     ) -> Result<OpResult, Rejection> {
         spec.validate()?;
-        if let Some(other) = self.next.service_by_name(&spec.name) {
+        if let Some(other) = self.state.service_by_name(&spec.name) {
             let note = if other.deleting {
                 " and is being deleted; wait until it is gone"
             } else {
@@ -312,7 +312,7 @@ impl Tx<'_> {
             let remedy = "delete it with `warren service delete`";
             return Err(service_not_now(service, "is not being deleted", remedy));
         }
-        let left = self.next.containers_of_service(service.id).count();
+        let left = self.state.containers_of_service(service.id).count();
         if left > 0 {
             let reason = format!("still has {left} container records");
             let remedy = "wait until its containers have ended";
@@ -322,7 +322,7 @@ impl Tx<'_> {
     }
 
     pub(super) fn check_references(&self, spec: &ServiceSpec) -> Result<(), Rejection> {
-        let missing = missing_references(&self.next, spec);
+        let missing = missing_references(self.state, spec);
         if missing.is_empty() {
             return Ok(());
         }
@@ -340,7 +340,7 @@ impl Tx<'_> {
         for port in spec.ports.iter().filter(|p| p.host_port != 0) {
             let (protocol, number) = (protocol_key(port.protocol), port.host_port);
             let range = (protocol, number, 0)..=(protocol, number, u128::MAX);
-            for ((_, _, other), published) in self.next.published.range(range) {
+            for ((_, _, other), published) in self.state.published.range(range) {
                 let clash = port.publish_mode == PublishMode::Ingress
                     || published.mode == PublishMode::Ingress
                     || (global && published.global);
