@@ -100,8 +100,8 @@ impl Service<Request> for Guard {
 impl Door {
     /// Everything up to the question where.
     fn check(&self, request: &mut Request) -> Result<Passed, Status> {
-        let path = request.uri().path().to_owned();
-        let rule = authz::rule(&path).ok_or_else(|| unknown_call(&path))?;
+        let path = request.uri().path();
+        let rule = authz::rule(path).ok_or_else(|| unknown_call(path))?;
         // Every connection carries its caller; one without would be nobody.
         let connected = request.extensions().get::<Caller>();
         let connected = connected.cloned().unwrap_or_else(nobody);

@@ -6,6 +6,8 @@
 //! Being allowed to call is not all: a worker may act only as itself and on its own containers, which
 //! the handlers check against the node id of its certificate.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use warren_types::Role;
 
 /// One row: the full method path, who may call it, and whether it changes anything (and so is audited).
@@ -52,6 +54,9 @@ const NODE: &[Role] = &[Worker, Manager];
 const JOIN: &[Role] = &[Manager, Admin];
 /// Everybody, with or without a certificate.
 const OPEN: &[Role] = &[Anyone, Worker, Manager, Viewer, Operator, Admin];
+
+/// Beginning of the paths of the API's methods.
+const API_PATH: &str = "/warren.v1.WarrenAPI/";
 
 macro_rules! rules {
     ($($path:literal, $roles:ident, $kind:ident $(, $place:ident)?;)+) => {
@@ -166,10 +171,28 @@ pub const RULES: &[Rule] = rules! {
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", READ_OR_WORKER, reads, here;
 };
 
+type Index = LazyLock<BTreeMap<&'static str, &'static Rule>>;
+
+static BY_PATH: Index = LazyLock::new(|| RULES.iter().map(|rule| (rule.path, rule)).collect());
+
+static BY_METHOD: Index = LazyLock::new(|| {
+    let of_api = RULES.iter().filter_map(|rule| {
+        let method = rule.path.strip_prefix(API_PATH)?;
+        Some((method, rule))
+    });
+    of_api.collect()
+});
+
 /// The row of a method path, if it has one.
 #[must_use]
 pub fn rule(method_path: &str) -> Option<&'static Rule> {
-    RULES.iter().find(|r| r.path == method_path)
+    BY_PATH.get(method_path).copied()
+}
+
+/// The row of a method of the API by its name alone, such as `GetNode`.
+#[must_use]
+pub fn api_rule(method: &str) -> Option<&'static Rule> {
+    BY_METHOD.get(method).copied()
 }
 
 /// May this role call this method? No row: nobody may.

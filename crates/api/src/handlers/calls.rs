@@ -34,7 +34,8 @@ macro_rules! warren_api {
                     let message = request.into_inner();
                     let subject: fn(&v1::$request) -> String = $subject;
                     let subject = subject(&message);
-                    let work = self.clone().$inner(caller.clone(), message);
+                    // Boxed here, where it is made: from here on it is handed from hand to hand, and it is large.
+                    let work = Box::pin(self.clone().$inner(caller.clone(), message));
                     self.unary($rpc, caller, subject, work).await
                 }
             )+

@@ -158,10 +158,7 @@ fn caller_of(extensions: &Extensions) -> Result<Caller, Status> {
 
 fn is_mutating(name: &str) -> bool {
     // Anything the table does not know counts as changing.
-    authz::RULES
-        .iter()
-        .find(|r| r.path.rsplit('/').next() == Some(name))
-        .is_none_or(|r| r.mutating)
+    authz::api_rule(name).is_none_or(|rule| rule.mutating)
 }
 
 fn finish<T>(
