@@ -16,6 +16,11 @@ use std::process::ExitCode;
 use warren_cli::args::GlobalArgs;
 use warren_cli::{Cli, Context, DaemonCommand, Outcome};
 
+/// A manager allocates and frees small things on several threads at once, which the C library's allocator is slow at; and with
+/// one area of it for each thread, memory that one thread has freed is of no use to the others.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// First argument of the program inside the hello image.
 const HELLO_ARGUMENT: &str = "__hello";
 /// Exit status of a failure that has no number of its own.
@@ -30,7 +35,6 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|word| word == HELLO_ARGUMENT) {
         return hello::serve();
     }
-    few_arenas();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -46,16 +50,6 @@ fn main() -> ExitCode {
     // Blocking work that is under way (an unpacking, a log being followed) must not hold up the end.
     runtime.shutdown_background();
     ExitCode::from(status)
-}
-
-/// Areas of the allocator. With one for each thread, memory that one thread has freed is of no use to
-/// the others, and a daemon with many short-lived threads keeps several times what it needs.
-const ARENAS_MAX: libc::c_int = 2;
-
-#[allow(unsafe_code, reason = "the C library's allocator is set by a C call")]
-fn few_arenas() {
-    // SAFETY: called before any thread is started; the call only stores a number.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX) };
 }
 
 async fn run(cli: Cli) -> u8 {
