@@ -12,6 +12,8 @@ use nlink::netlink::route::Ipv4Route;
 use nlink::netlink::{Connection, Nftables, Route};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use warren_netplan::{Backend, BridgeNetwork, Endpoint, HostPort, NodeNetwork};
@@ -32,11 +34,15 @@ pub struct Lab {
     pub host: Netns,
     pub outside: Netns,
     pub network: HostNetwork,
-    pub dir: tempfile::TempDir,
+    pub dir: PathBuf,
 }
 
 /// Runs `test` on a fresh host; the closure runs in the host's namespace. Skipped without root.
-pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send + 'static) {
+///
+/// The lab is shared with the test, not given away: an `async move` block takes only those fields
+/// that it names, and the others would be dropped before it begins. Without the neighbour's
+/// namespace the kernel removes the line to it, at a time of its own choosing.
+pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Rc<Lab>) -> F + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!(
             "SKIPPED (needs root): {}",
@@ -44,6 +50,9 @@ pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send + 's
         );
         return;
     }
+    // Removed when the thread has ended, and with it its mounts: a mount point cannot be removed.
+    let held = tempfile::tempdir().unwrap();
+    let dir = held.path().to_owned();
     let body = move || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = nix::mount::MsFlags::MS_PRIVATE | nix::mount::MsFlags::MS_REC;
@@ -58,15 +67,14 @@ pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send + 's
             .run(|| {
                 runtime.block_on(async {
                     connect(&host, &outside).await;
-                    let dir = tempfile::tempdir().unwrap();
                     let network = HostNetwork::open(config(&dir)).unwrap();
-                    test(Lab {
+                    let lab = Rc::new(Lab {
                         host,
                         outside,
                         network,
                         dir,
-                    })
-                    .await;
+                    });
+                    test(Rc::clone(&lab)).await;
                 });
             })
             .unwrap();
@@ -78,9 +86,9 @@ pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send + 's
     }
 }
 
-pub fn config(dir: &tempfile::TempDir) -> NetworkConfig {
+pub fn config(dir: &Path) -> NetworkConfig {
     NetworkConfig {
-        netns_dir: dir.path().join("netns"),
+        netns_dir: dir.join("netns"),
         ..NetworkConfig::standard()
     }
 }
@@ -215,7 +223,7 @@ impl Lab {
                 .map(|l| format!("mount {l}")),
         );
         all.extend(
-            std::fs::read_dir(self.dir.path())
+            std::fs::read_dir(&self.dir)
                 .unwrap()
                 .map(|e| format!("file {:?}", e.unwrap().file_name())),
         );
