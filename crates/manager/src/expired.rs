@@ -109,44 +109,9 @@ fn sign(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::init::{self, NewNode, NodeFacts};
-    use std::collections::BTreeMap;
-    use warren_raft::{Member, NoPeers, RaftHandle};
-    use warren_state::{Actor, Command, NodePatch, Op};
-    use warren_storage::{FaultyDisk, Keyring};
-    use warren_types::{Duration, NodeRole};
-
-    const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
-
-    fn facts() -> NodeFacts {
-        NodeFacts {
-            cluster_name: "c".to_owned(),
-            name: "m1".to_owned(),
-            role: NodeRole::Manager,
-            address: "10.0.0.1:8080".to_owned(),
-            hostname: String::new(),
-            platform: warren_types::Platform::default(),
-            resources: warren_types::NodeResources::default(),
-            version: String::new(),
-        }
-    }
-
-    fn founder(disk: &Arc<dyn Disk>) -> LocalIdentity {
-        let mut keyring = Keyring::open(Arc::clone(disk), "keyring").unwrap();
-        let new = NewNode {
-            name: "m1".to_owned(),
-            api_names: Vec::new(),
-        };
-        init::create(&mut keyring, &new).unwrap()
-    }
-
-    async fn started(disk: &Arc<dyn Disk>, identity: &LocalIdentity) -> RaftHandle {
-        let mut config = RaftConfig::new(identity.node);
-        RAFT_DIR.clone_into(&mut config.dir);
-        RaftHandle::start(config, Arc::clone(disk), Arc::new(NoPeers))
-            .await
-            .unwrap()
-    }
+    use crate::testing::{LIMIT, demotion, founded, founder, started};
+    use warren_storage::FaultyDisk;
+    use warren_types::Duration;
 
     fn later() -> Timestamp {
         crate::edge::now().plus(Duration(CERTIFICATE_VALIDITY.0 + 86_400_000))
@@ -155,24 +120,12 @@ mod tests {
     #[tokio::test]
     async fn a_manager_whose_certificate_is_over_signs_the_next_one_itself() {
         let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
-        let identity = founder(&disk);
+        let (_, identity) = founder(&disk);
         assert!(matches!(
             renew_expired(&disk, &identity, later()),
             Err(ExpiredError::NoRecords)
         ));
-        let raft = started(&disk, &identity).await;
-        let member = Member {
-            name: "m1".to_owned(),
-            address: String::new(),
-        };
-        raft.initialize(BTreeMap::from([(identity.node, member)]))
-            .await
-            .unwrap();
-        raft.wait_ready(LIMIT).await.unwrap();
-        let profile = warren_types::RaftProfile::Lan;
-        let first = init::first_command(&identity, &facts(), profile).unwrap();
-        raft.propose(&first).await.unwrap();
-        raft.shutdown().await;
+        founded(&disk, &identity).await.shutdown().await;
 
         let now = crate::edge::now();
         assert!(renew_expired(&disk, &identity, now).unwrap().is_none());
@@ -187,22 +140,7 @@ mod tests {
         // One that its own records demote signs nothing.
         let raft = started(&disk, &identity).await;
         raft.wait_ready(LIMIT).await.unwrap();
-        let patch = NodePatch {
-            role: Some(NodeRole::Worker),
-            ..NodePatch::default()
-        };
-        let mut other = raft.state().node(identity.node).unwrap().as_ref().clone();
-        other.id = NodeId::from_u128(7);
-        other.name = "m2".to_owned();
-        let ops = vec![
-            Op::NodeAdd(Box::new(other)),
-            Op::NodeUpdate {
-                id: identity.node,
-                expect: None,
-                patch: Box::new(patch),
-            },
-        ];
-        let command = Command::new(Actor::System, now, ops);
+        let command = demotion(&raft.state(), identity.node);
         raft.propose(&command).await.unwrap();
         raft.shutdown().await;
         assert!(matches!(

@@ -20,6 +20,8 @@ pub mod recovery;
 mod secrets;
 mod sessions;
 mod telemetry;
+#[cfg(test)]
+mod testing;
 
 pub use init::{InitError, Joined, LocalIdentity, NewNode, NodeFacts, Renewed, Who};
 pub use manager::{Manager, ManagerConfig, ManagerError, ManagerEvent, RAFT_DIR};

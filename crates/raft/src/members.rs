@@ -29,6 +29,20 @@ impl RaftHandle {
             .partition(|(id, _)| voters.contains(id))
     }
 
+    /// Members that the newest membership lets go while that is not committed: the next leader may still count on them.
+    #[must_use]
+    pub fn leaving(&self) -> BTreeMap<NodeId, Member> {
+        let metrics = self.inner.engine.metrics();
+        let metrics = metrics.borrow_watched();
+        let newest = metrics.membership_config.membership();
+        let committed = metrics.committed_membership_config.membership();
+        committed
+            .nodes()
+            .filter(|(id, _)| newest.get_node(id).is_none())
+            .map(|(id, member)| (*id, member.clone()))
+            .collect()
+    }
+
     /// Adds a manager that receives the log but has no vote yet. Returns when that is durable; it may lag still (see
     /// [`RaftHandle::caught_up`]). One that is a member already keeps its role.
     pub async fn add_learner(&self, id: NodeId, member: Member) -> Result<(), RaftError> {

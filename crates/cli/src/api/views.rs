@@ -298,7 +298,7 @@ pub struct MemberView {
     pub last_contact_ms: Option<u64>,
     /// Log entries that it lacks.
     pub lag: u64,
-    /// Role of its node: manager or hybrid.
+    /// Role of its node: manager or hybrid; worker, or empty without a node, for a member on its way out.
     pub role: String,
     /// Version of its program.
     pub version: String,

@@ -42,7 +42,7 @@ pub(super) fn info(control: &Control) -> v1::GetClusterInfoResponse {
         leader_id: leader.map_or_else(String::new, |n| n.id.to_string()),
         leader_addr: leader.map_or_else(String::new, |n| n.address.clone()),
         leader_name: leader.map_or_else(String::new, |n| n.name.clone()),
-        servers: members::servers(control, &state),
+        servers: members::everybody(control, &state),
         cluster_id: settings.map_or_else(String::new, |s| s.id.to_string()),
         cluster_name: settings.map_or_else(String::new, |s| s.name.clone()),
         nodes: count(state.nodes().count()),

@@ -4,6 +4,7 @@
 //! refused before anything is written.
 
 use super::{Control, nodes};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use warren_api::{ApiError, ApiResult, Caller};
 use warren_proto::v1;
@@ -256,43 +257,125 @@ fn answer(state: &ClusterState, leader: NodeId) -> v1::TransferLeadershipRespons
     }
 }
 
-/// The managers, as the leader sees them; on others without what only the leader knows.
+/// The managers by their records, as the leader sees them; on others without what only the leader knows.
 pub(super) fn servers(control: &Control, state: &ClusterState) -> Vec<v1::ClusterServer> {
-    let status = control.raft.status();
-    let in_quorum = control.raft.contact().in_quorum;
-    let leads = in_quorum && status.leadership.is_leader;
-    let mut managers: Vec<_> = state.nodes().filter(|n| n.role.is_manager()).collect();
-    managers.sort_by(|a, b| a.name.cmp(&b.name));
-    managers
-        .into_iter()
-        .map(|node| {
-            let peer = status.peers.get(&node.id);
-            let own = node.id == control.local.node;
-            let suffrage = match (
-                status.voters.contains_key(&node.id),
-                status.learners.contains_key(&node.id),
-            ) {
-                (true, _) => "Voter",
-                (_, true) => "Nonvoter",
-                _ => "Staging",
-            };
-            let contact = peer.and_then(|p| p.last_contact);
-            let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-            v1::ClusterServer {
-                id: node.id.to_string(),
-                address: node.address.clone(),
-                suffrage: suffrage.to_owned(),
-                name: node.name.clone(),
-                // Outside the quorum nobody is known to lead.
-                leader: in_quorum && status.leadership.leader == Some(node.id),
-                reachable: own || leads && answers(&status, node.id),
-                last_contact_ms: if own { Some(0) } else { contact.map(millis) },
-                lag: peer.map_or(0, |p| p.lag),
-                role: node.role.name().to_owned(),
-                version: node.version_text.clone(),
-                raft_profile: profile(control, &status, node.id)
-                    .map_or_else(String::new, |p| p.name().to_owned()),
-            }
-        })
-        .collect()
+    Seen::now(control).managers(state)
+}
+
+/// Those, and after them the members of the quorum whose records call them no managers (any more): as long as the
+/// membership has not followed, the quorum counts on them.
+pub(super) fn everybody(control: &Control, state: &ClusterState) -> Vec<v1::ClusterServer> {
+    let seen = Seen::now(control);
+    let mut all = seen.managers(state);
+    all.extend(seen.surplus(state));
+    all
+}
+
+/// What this manager sees of the quorum.
+struct Seen<'a> {
+    control: &'a Control,
+    status: RaftStatus,
+    /// Members that are on their way out.
+    leaving: BTreeMap<NodeId, Member>,
+    in_quorum: bool,
+}
+
+impl<'a> Seen<'a> {
+    fn now(control: &'a Control) -> Self {
+        Self {
+            control,
+            status: control.raft.status(),
+            leaving: control.raft.leaving(),
+            in_quorum: control.raft.contact().in_quorum,
+        }
+    }
+
+    fn managers(&self, state: &ClusterState) -> Vec<v1::ClusterServer> {
+        let mut managers: Vec<_> = state.nodes().filter(|n| n.role.is_manager()).collect();
+        managers.sort_by(|a, b| a.name.cmp(&b.name));
+        managers.into_iter().map(|n| self.by_record(n)).collect()
+    }
+
+    fn surplus(&self, state: &ClusterState) -> Vec<v1::ClusterServer> {
+        let status = &self.status;
+        let members = status.voters.iter().chain(&status.learners);
+        members
+            .chain(&self.leaving)
+            .filter_map(|(id, member)| match state.node(*id) {
+                Some(node) if node.role.is_manager() => None,
+                Some(node) => Some(self.by_record(node)),
+                None => Some(v1::ClusterServer {
+                    address: member.address.clone(),
+                    name: member.name.clone(),
+                    ..self.server(*id)
+                }),
+            })
+            .collect()
+    }
+
+    fn by_record(&self, node: &Node) -> v1::ClusterServer {
+        v1::ClusterServer {
+            address: node.address.clone(),
+            name: node.name.clone(),
+            role: node.role.name().to_owned(),
+            version: node.version_text.clone(),
+            ..self.server(node.id)
+        }
+    }
+
+    /// What does not stand in a record.
+    fn server(&self, id: NodeId) -> v1::ClusterServer {
+        let status = &self.status;
+        let leads = self.in_quorum && status.leadership.is_leader;
+        let own = id == self.control.local.node;
+        let peer = status.peers.get(&id);
+        let contact = peer.and_then(|p| p.last_contact);
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        v1::ClusterServer {
+            id: id.to_string(),
+            suffrage: self.suffrage(id).to_owned(),
+            // Outside the quorum nobody is known to lead.
+            leader: self.in_quorum && status.leadership.leader == Some(id),
+            reachable: own || leads && answers(status, id),
+            last_contact_ms: if own { Some(0) } else { contact.map(millis) },
+            lag: peer.map_or(0, |p| p.lag),
+            raft_profile: profile(self.control, status, id)
+                .map_or_else(String::new, |p| p.name().to_owned()),
+            ..v1::ClusterServer::default()
+        }
+    }
+
+    fn suffrage(&self, id: NodeId) -> &'static str {
+        if self.status.voters.contains_key(&id) {
+            "Voter"
+        } else if self.status.learners.contains_key(&id) || self.leaving.contains_key(&id) {
+            "Nonvoter"
+        } else {
+            "Staging"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{OTHER, demoted};
+
+    /// A vote counts until the membership has followed the record, so it is shown; as a manager to dial it is not.
+    #[tokio::test]
+    async fn a_member_that_is_no_manager_any_more_is_listed() {
+        let control = demoted().await;
+        let state = control.state();
+        let shown = |servers: Vec<v1::ClusterServer>| {
+            let shown = servers.into_iter().map(|s| (s.id, s.suffrage, s.role));
+            shown.collect::<Vec<_>>()
+        };
+        let (own, other) = (control.local.node.to_string(), OTHER.to_string());
+        let other = (other, "Staging".to_owned(), "manager".to_owned());
+        let own = (own, "Voter".to_owned(), "worker".to_owned());
+        let all = [other, own];
+        assert_eq!(shown(servers(&control, &state)), all[..1]);
+        assert_eq!(shown(everybody(&control, &state)), all);
+        control.raft.shutdown().await;
+    }
 }

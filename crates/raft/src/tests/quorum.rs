@@ -257,6 +257,29 @@ async fn a_removed_manager_is_told_and_disturbs_nobody() {
     cluster.stop().await;
 }
 
+/// A removal that only its leader has written may be undone by the next one.
+#[tokio::test(start_paused = true)]
+async fn who_is_let_go_is_named_until_that_is_committed() {
+    let mut cluster = Cluster::new(8);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    cluster.start(4).await;
+    let member = members(&[4])[&node(4)].clone();
+    one.add_learner(node(4), member).await.unwrap();
+    one.wait_caught_up(node(4), 0, LIMIT).await.unwrap();
+    assert!(one.leaving().is_empty());
+    cluster.isolate(1);
+    one.remove_member(node(4)).await.unwrap_err();
+    assert!(one.members().1.is_empty());
+    assert_eq!(one.leaving(), members(&[4]));
+    cluster.heal();
+    cluster.leader().await.remove_member(node(4)).await.unwrap();
+    cluster.kill(4).await;
+    cluster.settle().await;
+    assert!(one.leaving().is_empty());
+    cluster.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_member_is_replaced() {
     let mut cluster = Cluster::new(7);
