@@ -4,6 +4,7 @@ use super::{Control, failure, info, members};
 use crate::authority;
 use crate::edge;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use warren_api::{
     ApiError, ApiResult, Caller, CertificateRequest, ChangeOptions, IssuedCertificate, IssuedToken,
 };
@@ -335,17 +336,17 @@ pub(super) async fn renew(
     control: &Control,
     request: v1::RenewCertificateRequest,
 ) -> ApiResult<v1::RenewCertificateResponse> {
-    let now = edge::now();
-    let state = control.state();
-    let settings = info::settings(&state)?;
     let text = |bytes: Vec<u8>, field: &'static str| {
         String::from_utf8(bytes)
             .map_err(|_| ApiError::field(field, "is no PEM text", "send it in PEM"))
     };
     let old = text(request.certificate, "certificate")?;
     let csr = text(request.csr, "csr")?;
-    let proven = verify_renewal(&settings.ca.roots_pem, &old, &csr, &request.proof)
+    let roots = &info::settings(&control.state())?.ca.roots_pem.clone();
+    let proven = verify_renewal(roots, &old, &csr, &request.proof)
         .map_err(|e| ApiError::denied(e.to_string(), "join again with a new token"))?;
+    let state = records_for(control, &proven).await?;
+    let settings = info::settings(&state)?;
     let node = listed(&state, settings, &proven)?;
     let authority =
         authority::of(&control.secrets, settings).map_err(|e| ApiError::internal(e.to_string()))?;
@@ -354,31 +355,52 @@ pub(super) async fn renew(
         name: node.name.clone(),
         ..proven
     };
-    let (certificate, _) = sign(&authority, Some(&csr), &identity, &subject_names(node), now)?;
-    let root = info::fingerprint(authority.cert_pem());
-    if node.certificate_root != root {
-        let patch = NodePatch {
-            certificate_root: Some(root),
-            ..NodePatch::default()
-        };
-        let op = Op::NodeUpdate {
-            id: node.id,
-            expect: None,
-            patch: Box::new(patch),
-        };
-        let command = Command::new(Actor::System, now, vec![op]);
-        control
-            .raft
-            .propose(&command)
-            .await
-            .map_err(failure::proposal)?;
-    }
+    let names = subject_names(node);
+    let (certificate, _) = sign(&authority, Some(&csr), &identity, &names, edge::now())?;
+    note_root(control, node, info::fingerprint(authority.cert_pem())).await?;
     Ok(v1::RenewCertificateResponse {
         certificate: certificate.into_bytes(),
         ca_cert: settings.ca.roots_pem.concat().into_bytes(),
         role: node.role.name().to_owned(),
         managers: members::servers(control, &state),
     })
+}
+
+/// The records that a renewal goes by. Only who has the newest takes an office away or gives one: an older record may be that
+/// of an office before. A certificate of the same role is renewed without a quorum too, or a long partition would end
+/// with certificates that are all over.
+async fn records_for(control: &Control, proven: &Identity) -> ApiResult<Arc<ClusterState>> {
+    let state = control.state();
+    let node = listed(&state, info::settings(&state)?, proven);
+    if node.is_ok_and(|node| certificate_role(node.role) == proven.role) {
+        return Ok(state);
+    }
+    let newest = control.raft.read_barrier().await;
+    newest.map_err(|error| ApiError::NotTaken {
+        what: format!("the role of {} may have changed: {error}", proven.name),
+        remedy: "ask the leader; `warren cluster info` shows who leads".to_owned(),
+        leader: None,
+    })?;
+    Ok(control.state())
+}
+
+/// Notes which root a node's certificate hangs on, for the rotation of the CA.
+async fn note_root(control: &Control, node: &Node, root: String) -> ApiResult<()> {
+    if node.certificate_root == root {
+        return Ok(());
+    }
+    let patch = NodePatch {
+        certificate_root: Some(root),
+        ..NodePatch::default()
+    };
+    let op = Op::NodeUpdate {
+        id: node.id,
+        expect: None,
+        patch: Box::new(patch),
+    };
+    let command = Command::new(Actor::System, edge::now(), vec![op]);
+    let noted = control.raft.propose(&command).await;
+    noted.map(drop).map_err(failure::proposal)
 }
 
 fn listed<'a>(
@@ -405,6 +427,47 @@ fn listed<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{OTHER, demoted};
+    use warren_security::{generate_key_and_csr, identity_from_pem, make_renewal};
+
+    /// The role that this node is given when it shows a manager's certificate.
+    async fn given(control: &Control, node: NodeId) -> ApiResult<Role> {
+        let state = control.state();
+        let authority = authority::of(&control.secrets, state.settings().unwrap()).unwrap();
+        let who = Identity {
+            cluster: authority.cluster(),
+            role: Role::Manager,
+            node: Some(node),
+            name: state.node(node).unwrap().name.clone(),
+        };
+        let old = generate_key_and_csr().unwrap();
+        let old_pem = authority
+            .issue(&old.csr_pem, &who, &[], edge::now(), CERTIFICATE_VALIDITY)
+            .unwrap();
+        let renewal = make_renewal(&old_pem, &old.key_pem).unwrap();
+        let request = v1::RenewCertificateRequest {
+            certificate: old_pem.into_bytes(),
+            csr: renewal.csr_pem.clone().into_bytes(),
+            proof: renewal.proof.clone(),
+        };
+        let answer = renew(control, request).await?;
+        let pem = String::from_utf8(answer.certificate).unwrap();
+        Ok(identity_from_pem(&pem).unwrap().role)
+    }
+
+    /// Who cannot say that its records are the newest takes no office away; but a manager renews its own certificate
+    /// without a quorum.
+    #[tokio::test]
+    async fn only_the_newest_records_take_an_office_away() {
+        let control = demoted().await;
+        let own = control.local.node;
+        assert_eq!(given(&control, OTHER).await.unwrap(), Role::Manager);
+        assert_eq!(given(&control, own).await.unwrap(), Role::Worker);
+        control.raft.shutdown().await;
+        assert_eq!(given(&control, OTHER).await.unwrap(), Role::Manager);
+        let refused = given(&control, own).await.unwrap_err();
+        assert!(matches!(refused, ApiError::NotTaken { .. }), "{refused}");
+    }
 
     /// The token of a worker does not make a manager, nor the other way round (MT-03, SEC-03).
     #[test]
