@@ -10,7 +10,7 @@ use warren_api::metrics_http::serve_metrics;
 use warren_api::{ApiConfig, Limits, Server};
 use warren_client::{GrpcTransport, InProcessTransport, SessionTransport};
 use warren_manager::{LocalIdentity, Manager, ManagerConfig, ManagerEvent, expired, init};
-use warren_types::{NodeId, Revision, Role};
+use warren_types::{NodeId, Revision};
 
 /// Time between two looks at the records when they change all the time.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -144,13 +144,9 @@ async fn watch(
     };
     let renewing = credentials.keep(known, Some(manager.planes().control));
     tokio::pin!(renewing);
-    let mut role = credentials.role();
     let mut changes = manager.changes();
     let mut demoted = false;
     loop {
-        if *role.borrow_and_update() != Role::Manager {
-            return Ok((Why::Changed, Stop::QUICK));
-        }
         follow(life, manager).await?;
         let record = manager.state().node(life.node).cloned();
         // Perhaps told from records that were older than its office.
@@ -164,12 +160,11 @@ async fn watch(
                 ManagerEvent::Demoted => {
                     tracing::info!("this node may be no manager any more; it asks for its present certificate");
                     demoted = true;
-                    credentials.hurry();
+                    credentials.doubt();
                 }
             },
-            () = &mut renewing => {}
-            changed = role.changed() => if changed.is_err() { return Ok((Why::Stop, Stop::QUICK)) },
-            () = tokio::time::sleep(RENEW_AGAIN), if demoted => credentials.hurry(),
+            () = &mut renewing => return Ok((Why::Demoted, Stop::QUICK)),
+            () = tokio::time::sleep(RENEW_AGAIN), if demoted => credentials.doubt(),
             () = changed(&mut changes) => {}
             failure = serving.failed() => return Err(failure),
         }

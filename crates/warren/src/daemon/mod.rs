@@ -7,6 +7,7 @@ mod begin;
 mod dial;
 mod locked;
 mod manage;
+mod office;
 mod plain;
 mod renew;
 mod work;
@@ -18,6 +19,7 @@ use crate::home::{Home, NodeSettings, Opened};
 use crate::{logfile, machine};
 use address::advertised;
 use dial::Dial;
+use office::Office;
 use plain::{Facts, Plain, Session, State};
 use renew::Credentials;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,6 +69,8 @@ enum Why {
     Stop,
     /// The node has another role now.
     Changed,
+    /// The cluster has given this manager a worker's certificate, which is kept aside.
+    Demoted,
     /// The operator wants this manager to go on alone.
     Recover,
     /// The cluster has removed the node.
@@ -231,6 +235,11 @@ impl Life {
             match why {
                 Why::Stop => break,
                 Why::Changed => tracing::info!("the node's role has changed"),
+                Why::Demoted => {
+                    if self.leave_office().await == Office::Removed {
+                        return self.dismissed().await;
+                    }
+                }
                 Why::Recover => self.recover()?,
                 Why::Removed => return self.dismissed().await,
             }
@@ -261,6 +270,32 @@ impl Life {
             Err(error) => tracing::error!(%error, "this manager cannot go on alone"),
         }
         Ok(())
+    }
+
+    /// Becomes a worker when the cluster confirms that its quorum does not count on this node, whose consensus and API have ended
+    /// by now. Else everything is as it was, and the node goes on as the manager that it may be again.
+    async fn leave_office(&self) -> Office {
+        let Some(given) = self.credentials.dismissal() else {
+            return Office::Kept("no certificate was given".to_owned());
+        };
+        let own = self.node_facts().address;
+        let mut others = self.managers();
+        others.retain(|address| *address != own);
+        let office = office::ask(&others, &given, self.node).await;
+        match &office {
+            Office::Gone => {
+                tracing::info!("this node is no manager any more, and the quorum has let it go");
+                // When it cannot be kept, it is asked for again, as a manager.
+                if let Err(error) = self.credentials.take(given) {
+                    tracing::warn!(?error, "the worker's certificate cannot be kept");
+                }
+            }
+            Office::Kept(why) => {
+                tracing::info!(%why, "this node goes on as a manager, with its log");
+            }
+            Office::Removed => {}
+        }
+        office
     }
 
     async fn dismissed(&mut self) -> Result<(), Failure> {

@@ -3,8 +3,13 @@
 //! It is renewed at half of its life, at once when it has expired, when the cluster moves to another CA, and when the
 //! node has another role: the new certificate says what the node is. Failing is tried again for ever: a node that was
 //! away for long comes back by itself.
+//!
+//! A worker's certificate for a manager is a dismissal, and is only kept aside: what is told about the office may have
+//! changed again when it arrives, and a manager that removed its log while its vote counts would cost a quorum. See
+//! [`super::office`].
 
 use crate::failure::Failure;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -47,6 +52,14 @@ enum RenewError {
     NoText,
 }
 
+/// What a renewal has come to.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    InForce,
+    /// The certificate would take the manager's office away.
+    Dismissal,
+}
+
 /// What the node shows and trusts, everywhere in this process.
 pub(crate) struct Credentials {
     keyring: Arc<Mutex<Keyring>>,
@@ -59,6 +72,10 @@ pub(crate) struct Credentials {
     pub(crate) tls: TlsSettings,
     role: watch::Sender<Role>,
     hurry: Notify,
+    /// The others say that this manager is none any more: its own records are not to be asked.
+    doubted: AtomicBool,
+    /// A worker's certificate for this manager.
+    dismissal: Mutex<Option<Renewed>>,
 }
 
 impl Credentials {
@@ -77,6 +94,8 @@ impl Credentials {
             tls: TlsSettings::new(tls, Some(identity.cluster)),
             role: watch::Sender::new(identity.role),
             hurry: Notify::new(),
+            doubted: AtomicBool::new(false),
+            dismissal: Mutex::new(None),
         })
     }
 
@@ -85,15 +104,16 @@ impl Credentials {
         Ok(init::reload(&self.keyring(), &self.node_key)?)
     }
 
-    /// Puts a certificate in force that this manager has signed itself.
+    /// Keeps a certificate, and puts it in force: one that this manager has signed itself, or its dismissal.
     pub(crate) fn take(&self, renewed: Renewed) -> Result<LocalIdentity, Failure> {
-        init::store_renewed(&mut self.keyring(), &self.node_key, &renewed)?;
-        self.put_in_force(TlsIdentity {
-            ca_pem: renewed.roots_pem,
-            own: Some((renewed.cert_pem, renewed.key_pem.to_string())),
-        })
-        .map_err(|error| Failure::Daemon(error.to_string()))?;
+        self.adopt(renewed)
+            .map_err(|error| Failure::Daemon(error.to_string()))?;
         self.identity()
+    }
+
+    /// The worker's certificate with which [`Credentials::keep`] has ended.
+    pub(crate) fn dismissal(&self) -> Option<Renewed> {
+        self.aside().take()
     }
 
     /// What the certificate in force says.
@@ -104,6 +124,12 @@ impl Credentials {
     /// Renews at once.
     pub(crate) fn hurry(&self) {
         self.hurry.notify_one();
+    }
+
+    /// Renews at once, and takes nobody's word but the others'.
+    pub(crate) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+        self.hurry();
     }
 
     /// The cluster's roots as the records have them: a new one is a reason to renew, one that has gone is not trusted
@@ -130,7 +156,8 @@ impl Credentials {
     }
 
     /// Renews whenever it is time. `managers` gives the addresses to ask; a manager asks itself first, because nobody
-    /// else may be there.
+    /// else may be there. Ends when this manager is given a worker's certificate, which is kept aside
+    /// ([`Credentials::dismissal`]).
     pub(crate) async fn keep(
         &self,
         managers: impl Fn() -> Vec<String>,
@@ -147,12 +174,29 @@ impl Credentials {
                 () = self.hurry.notified() => {}
             }
             pause = RENEW_EVERY_MIN;
-            let mut wait = RETRY_MIN;
-            while let Err(error) = self.renew(&managers(), local.as_deref()).await {
-                tracing::warn!(%error, "the certificate is not renewed yet; trying again");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(RETRY_MAX);
+            let doubted = self.doubted.swap(false, Ordering::Relaxed);
+            let local = local.as_deref().filter(|_| !doubted);
+            if self.renew_until_done(&managers, local).await == Outcome::Dismissal {
+                return;
             }
+        }
+    }
+
+    async fn renew_until_done(
+        &self,
+        managers: &impl Fn() -> Vec<String>,
+        local: Option<&dyn ControlPlane>,
+    ) -> Outcome {
+        let mut wait = RETRY_MIN;
+        loop {
+            match self.renew(&managers(), local).await {
+                Ok(outcome) => return outcome,
+                Err(error) => {
+                    tracing::warn!(%error, "the certificate is not renewed yet; trying again");
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
         }
     }
 
@@ -180,7 +224,7 @@ impl Credentials {
         &self,
         managers: &[String],
         local: Option<&dyn ControlPlane>,
-    ) -> Result<(), RenewError> {
+    ) -> Result<Outcome, RenewError> {
         let own = self.source.current();
         let (cert, key) = own.own.clone().unwrap_or_default();
         let renewal = make_renewal(&cert, &key)?;
@@ -197,11 +241,19 @@ impl Credentials {
             roots_pem: init::split_pem(&text(answer.ca_cert)?),
         };
         let role = identity_from_pem(&renewed.cert_pem)?.role;
+        if role != Role::Manager && *self.role.borrow() == Role::Manager {
+            *self.aside() = Some(renewed);
+            return Ok(Outcome::Dismissal);
+        }
+        self.adopt(renewed)?;
+        Ok(Outcome::InForce)
+    }
+
+    /// On disk first: what is in force must be there after a crash.
+    fn adopt(&self, renewed: Renewed) -> Result<(), RenewError> {
+        let role = identity_from_pem(&renewed.cert_pem)?.role;
         init::store_renewed(&mut self.keyring(), &self.node_key, &renewed)?;
-        self.put_in_force(TlsIdentity {
-            ca_pem: renewed.roots_pem,
-            own: Some((renewed.cert_pem, renewed.key_pem.to_string())),
-        })?;
+        self.put_in_force(shown(&renewed))?;
         tracing::info!(role = role.name(), "certificate renewed");
         self.role
             .send_if_modified(|now| std::mem::replace(now, role) != role);
@@ -233,6 +285,11 @@ impl Credentials {
         Ok(())
     }
 
+    fn aside(&self) -> std::sync::MutexGuard<'_, Option<Renewed>> {
+        let dismissal = self.dismissal.lock();
+        dismissal.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn keyring(&self) -> std::sync::MutexGuard<'_, Keyring> {
         self.keyring.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -242,6 +299,14 @@ fn tls_identity(identity: &LocalIdentity) -> TlsIdentity {
     TlsIdentity {
         ca_pem: identity.roots_pem.clone(),
         own: Some((identity.cert_pem.clone(), identity.key_pem.to_string())),
+    }
+}
+
+/// A renewed certificate as it is shown to others.
+pub(super) fn shown(renewed: &Renewed) -> TlsIdentity {
+    TlsIdentity {
+        ca_pem: renewed.roots_pem.clone(),
+        own: Some((renewed.cert_pem.clone(), renewed.key_pem.to_string())),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::plain::{Asked, Plain, Session, State};
 use super::{Life, Serving, Stop, Why};
 use crate::failure::Failure;
+use crate::home::role_of;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -145,7 +146,8 @@ impl Watching {
                 grace = self.stopping.recv() => {
                     return Ok((Why::Stop, Stop::within(grace.unwrap_or_default())));
                 }
-                () = &mut renewing => {}
+                // It has had a manager's certificate for a moment.
+                () = &mut renewing => return Ok((Why::Demoted, Stop::QUICK)),
                 changed = role.changed() => if changed.is_err() { return Ok((Why::Stop, Stop::QUICK)) },
                 changed = self.news.changed() => match changed {
                     Ok(()) => look.reset_immediately(),
@@ -165,7 +167,10 @@ impl Watching {
     }
 
     fn refresh(&self, life: &Life, info: &v1::GetClusterInfoResponse) {
-        let addresses = info.servers.iter().map(|s| s.address.clone());
+        // A member on its way out is listed, too.
+        let is_manager = |name: &str| role_of(name).is_some_and(NodeRole::is_manager);
+        let managers = info.servers.iter().filter(|s| is_manager(&s.role));
+        let addresses = managers.map(|s| s.address.clone());
         let addresses: Vec<String> = addresses.filter(|a| !a.is_empty()).collect();
         if life.set_managers(addresses) {
             let managers = life.managers();
