@@ -7,7 +7,7 @@
 use std::time::Duration;
 use warren_testkit::processes::{mark, sleeping};
 use warren_testkit::traffic::Verdict;
-use warren_testkit::{Load, Managers, Rng, Traffic, eventually_within, is_root, skipped};
+use warren_testkit::{Cut, Load, Managers, Rng, Traffic, eventually_within, is_root, skipped};
 
 /// Writes that are accepted between two changes.
 const BETWEEN: usize = 100;
@@ -15,6 +15,8 @@ const BETWEEN: usize = 100;
 const BETWEEN_LIMIT: Duration = Duration::from_secs(30);
 /// How long a change of a role may take.
 const ROLE_LIMIT: Duration = Duration::from_secs(60);
+/// How often a role is taken away and given back at once, at each stage twice.
+const TURNS: usize = 6;
 
 /// Refusals and losses must have a kind that a client can act upon.
 fn only_typed_failures(verdict: &Verdict) {
@@ -103,7 +105,62 @@ fn three_become_five_and_three_again_with_every_member_replaced() {
     managers.reset();
 }
 
-/// A worker becomes a manager and a worker again; what runs on it does not notice.
+fn promote(managers: &mut Managers, number: usize) {
+    let name = managers.name(number);
+    let _ = managers.node(0).cli(&["node", "promote", &name]).ok();
+    managers.back(number);
+    is_manager(managers, number);
+}
+
+fn is_manager(managers: &Managers, number: usize) {
+    managers.wait_quorum();
+    let status = managers.status(number).unwrap_or_else(|e| panic!("{e}"));
+    assert_ne!(status.role, "worker", "{status:?}");
+}
+
+fn demote(managers: &mut Managers, number: usize) {
+    let name = managers.name(number);
+    let _ = managers.node(0).cli(&["node", "demote", &name]).ok();
+    managers.out(number);
+    managers.wait_quorum();
+    is_worker(managers, number);
+}
+
+fn is_worker(managers: &Managers, number: usize) {
+    eventually_within(ROLE_LIMIT, "it is a worker", || {
+        let status = managers.status(number)?;
+        if status.role == "worker" && status.ready {
+            return Ok(());
+        }
+        Err(format!("{status:?}\n{}", managers.node(number).log_tail()))
+    });
+}
+
+/// The promotion meets every stage of the demotion, by turns: its beginning, the manager that has lost its vote, and
+/// the manager whose parts end.
+fn demote_and_promote_at_once(managers: &Managers, number: usize, turn: usize) {
+    managers.set_role(number, "worker");
+    match turn % 3 {
+        0 => {}
+        1 => eventually_within(ROLE_LIMIT, "it is no member", || {
+            let info = managers.info(managers.try_leader()?)?;
+            let name = managers.name(number);
+            match info.servers.iter().find(|s| s.name == name) {
+                Some(server) => Err(format!("{server:?}")),
+                None => Ok(()),
+            }
+        }),
+        _ => eventually_within(ROLE_LIMIT, "its manager ends", || {
+            match managers.status(number) {
+                Ok(status) if status.role != "worker" => Err(format!("{status:?}")),
+                _ => Ok(()),
+            }
+        }),
+    }
+    managers.set_role(number, "hybrid");
+}
+
+/// A worker becomes a manager and a worker again, however quickly; what runs on it does not notice.
 #[test]
 fn a_worker_is_promoted_and_demoted_while_its_containers_run() {
     if !is_root() {
@@ -156,25 +213,25 @@ fn a_worker_is_promoted_and_demoted_while_its_containers_run() {
     let _ = managers.node(0).cli(&words).ok();
     let before = sleeping(&mark);
     assert_eq!(before.len(), 3);
-    for round in 0..2 {
-        let _ = managers.node(0).cli(&["node", "promote", &name]).ok();
-        managers.back(worker);
-        managers.wait_quorum();
-        let status = managers.status(worker).unwrap_or_else(|e| panic!("{e}"));
-        assert_ne!(status.role, "worker", "round {round}: {status:?}");
-        assert_eq!(sleeping(&mark), before, "round {round}: promoted");
-        let _ = managers.node(0).cli(&["node", "demote", &name]).ok();
-        managers.out(worker);
-        managers.wait_quorum();
-        eventually_within(ROLE_LIMIT, "it is a worker", || {
-            let status = managers.status(worker)?;
-            if status.role == "worker" && status.ready {
-                return Ok(());
-            }
-            Err(format!("{status:?}\n{}", managers.node(worker).log_tail()))
-        });
-        assert_eq!(sleeping(&mark), before, "round {round}: demoted");
+    for _ in 0..2 {
+        promote(&mut managers, worker);
+        assert_eq!(sleeping(&mark), before, "promoted");
+        demote(&mut managers, worker);
+        assert_eq!(sleeping(&mark), before, "demoted");
     }
+    promote(&mut managers, worker);
+    for turn in 0..TURNS {
+        demote_and_promote_at_once(&managers, worker, turn);
+        is_manager(&managers, worker);
+        assert_eq!(sleeping(&mark), before, "turn {turn}");
+    }
+    for _ in 0..TURNS {
+        demote_and_promote_at_once(&managers, worker, 0);
+    }
+    is_manager(&managers, worker);
+    assert_eq!(sleeping(&mark), before, "after {TURNS} turns in a row");
+    demote(&mut managers, worker);
+    assert_eq!(sleeping(&mark), before, "demoted for good");
     // It still takes orders.
     let _ = managers
         .node(0)
@@ -187,4 +244,24 @@ fn a_worker_is_promoted_and_demoted_while_its_containers_run() {
     );
     managers.reset();
     assert!(sleeping(&mark).is_empty());
+}
+
+/// Its own records still call it a manager, so it must not ask itself.
+#[test]
+fn a_manager_that_was_demoted_while_cut_off_becomes_a_worker() {
+    if !is_root() {
+        return skipped(
+            "a_manager_that_was_demoted_while_cut_off_becomes_a_worker",
+            "needs root",
+        );
+    }
+    let mut managers = Managers::start(3);
+    let away = managers.follower();
+    managers.cut_from_peers(away, Cut::Both);
+    managers.out(away);
+    managers.set_role(away, "worker");
+    managers.wait_quorum();
+    managers.heal(away);
+    is_worker(&managers, away);
+    managers.reset();
 }
