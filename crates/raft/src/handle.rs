@@ -1,5 +1,6 @@
 //! The engine as others use it.
 
+use crate::batches::Batches;
 use crate::config::{IoMode, Profile, RaftConfig};
 use crate::error::RaftError;
 use crate::hashes::Hashes;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) meter: Arc<Meter>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) permits: Semaphore,
+    pub(crate) batches: Arc<Batches>,
     pub(crate) propose_timeout: Duration,
     pub(crate) lease_reads: bool,
     pub(crate) io: IoMode,

@@ -5,6 +5,7 @@
 //!
 //! - `log_store`, `io`: the log over `warren_storage`; one writer (a thread of its own) turns whatever waits
 //!   into one append and one sync, so many concurrent proposals share a sync;
+//! - `batches`: proposals that come while others are under way go to the engine together;
 //! - `machine`: applies committed commands, publishes the state (O(1) for readers) and the change feed;
 //! - `snapshots`: written in the background from the immutable state; the newest two are kept, and the log
 //!   back to the older one, so that a damaged snapshot costs nothing;
@@ -22,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod aside;
+mod batches;
 mod config;
 mod early;
 mod error;

@@ -91,18 +91,16 @@ impl RaftHandle {
         };
         let result = tokio::select! {
             biased;
-            result = inner.engine.client_write(command) => result,
+            result = self.append(command) => result,
             Ok(_) = held.wait_for(|held| *held) => return Err(ProposeError::DiskFull { maybe: true }),
             () = self.quorum_lost() => return Err(ProposeError::NoQuorum),
             () = tokio::time::sleep_until(begin + inner.propose_timeout) => return Err(ProposeError::NoQuorum),
         };
         match result {
-            Ok(response) => match response.data {
-                Outcome::Applied(applied) => Ok(Some(applied)),
-                Outcome::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
-                // openraft answers a command with what applying that command gave.
-                Outcome::Nothing => Err(ProposeError::Uncertain),
-            },
+            Ok(Outcome::Applied(applied)) => Ok(Some(applied)),
+            Ok(Outcome::Rejected(rejection)) => Err(ProposeError::Rejected(rejection)),
+            // openraft answers a command with what applying that command gave.
+            Ok(Outcome::Nothing) => Err(ProposeError::Uncertain),
             Err(EngineError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                 if forward.reason == ForwardReason::LeaseExpired {
                     return Ok(None);

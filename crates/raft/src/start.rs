@@ -102,6 +102,7 @@ pub(crate) async fn start(
         meter: parts.meter,
         leadership,
         permits: Semaphore::new(MAX_PROPOSALS_WAITING),
+        batches: Arc::default(),
         propose_timeout: config.propose_timeout,
         lease_reads: config.lease_reads,
         io: config.io,

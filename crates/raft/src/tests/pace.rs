@@ -76,6 +76,58 @@ async fn concurrent_proposals_share_messages_too() {
     cluster.stop().await;
 }
 
+/// However many come at once: the first two turns have begun with one each, and all others go together.
+#[tokio::test(start_paused = true)]
+async fn proposals_that_wait_go_together() {
+    let mut cluster = Cluster::new(34);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    cluster.weather(|weather| weather.delay = (5, 5));
+    one.propose(&create(0, 10)).await.unwrap();
+    let before = one.status().disk.syncs;
+    let commands: Vec<_> = (1..101).map(|number| create(number, 100)).collect();
+    let proposals = commands.iter().map(|command| one.propose(command));
+    let results = futures::future::join_all(proposals).await;
+    assert!(results.iter().all(Result::is_ok));
+    let syncs = one.status().disk.syncs - before;
+    assert!(syncs <= 4, "{syncs} syncs for 100 proposals");
+    cluster.stop().await;
+}
+
+/// Who gives up holds nobody up, wherever its proposal is; one that still waits for its turn is not made.
+#[tokio::test(start_paused = true)]
+async fn proposals_that_are_given_up_hold_nobody_up() {
+    let mut cluster = Cluster::new(35);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    cluster.weather(|weather| weather.delay = (5, 5));
+    let commands: Vec<_> = (0..10).map(|number| create(number, 100)).collect();
+    let under_way = commands[..2].iter().map(|command| one.propose(command));
+    let waiting = commands[2..].iter().map(|command| {
+        let limit = Duration::from_millis(1);
+        tokio::time::timeout(limit, one.propose(command))
+    });
+    let both = futures::future::join(
+        futures::future::join_all(under_way),
+        futures::future::join_all(waiting),
+    );
+    let (done, given_up) = both.await;
+    assert!(done.iter().all(Result::is_ok) && given_up.iter().all(Result::is_err));
+    one.propose(&create(20, 100)).await.unwrap();
+    assert!(holds(&one, 1) && !holds(&one, 2) && !holds(&one, 9) && holds(&one, 20));
+    // Under way, and given up: what comes after them goes on.
+    for round in 3..6 {
+        let limit = Duration::from_millis(1);
+        let commands = [create(round * 10, 100), create(round * 10 + 1, 100)];
+        let both = commands.iter().map(|command| one.propose(command));
+        let given_up = tokio::time::timeout(limit, futures::future::join_all(both)).await;
+        assert!(given_up.is_err());
+    }
+    one.propose(&create(99, 100)).await.unwrap();
+    cluster.settle().await;
+    cluster.stop().await;
+}
+
 /// What is committed is told with the next entries, and soon when there are none.
 #[tokio::test(start_paused = true)]
 async fn news_of_a_commit_travel_with_the_next_entries() {

@@ -18,7 +18,6 @@ pub(super) struct Spare {
 
 impl Log {
     /// Begins a segment with room for at least `sectors`.
-    /// Begins a segment with room for at least `sectors`.
     pub(super) fn begin_segment(&mut self, sectors: u32) -> Result<()> {
         let seq = self.segments.back().map_or(1, |segment| segment.seq + 1);
         if self
