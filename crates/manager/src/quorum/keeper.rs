@@ -18,6 +18,8 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Time between two looks when all is well.
 const LOOK: Duration = Duration::from_secs(10);
+/// Time between two looks of a manager that the others say is none: it hears nothing of a promotion, it has to ask.
+const REFUSED_LOOK: Duration = Duration::from_secs(1);
 
 pub(crate) struct Keeper {
     pub(crate) control: Arc<Control>,
@@ -73,7 +75,7 @@ impl Keeper {
                     }
                     Err(error) if told && error.kind == ErrorKind::PermissionDenied => {
                         self.tell_demoted(&mut demoted).await;
-                        LOOK
+                        REFUSED_LOOK
                     }
                     Err(error) if error.kind == ErrorKind::Removed => {
                         let _ = self.events.send(ManagerEvent::Removed).await;
