@@ -20,6 +20,7 @@ mod peers;
 pub mod quorum;
 pub mod server;
 mod throttle;
+mod to_the_end;
 
 pub use caller::{Caller, Transport};
 pub use control::{

@@ -18,6 +18,7 @@ use crate::error::ApiError;
 use crate::quorum::PeerPlane;
 use crate::server::Limits;
 use crate::throttle::Throttle;
+use crate::to_the_end::ToTheEnd;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use std::future::Future;
@@ -100,12 +101,12 @@ impl Handlers {
         T: Send + 'static,
         F: Future<Output = ApiResult<T>> + Send + 'static,
     {
-        let task = tokio::spawn(async move {
+        let work = ToTheEnd::new(async move {
             let result = work.await;
             audit(name, &caller, &subject, &result);
             finish(name, &caller, result)
         });
-        task.await.unwrap_or_else(|_| {
+        work.await.unwrap_or_else(|_| {
             tracing::error!(method = name, "a handler panicked");
             Err(ApiError::internal(format!("{name} failed")).into())
         })
