@@ -5,8 +5,9 @@ use crate::process::{built_program, cargo};
 /// Runs the benchmarks; arguments choose among them.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     crate::packages::install()?;
-    cargo(&["build", "--release", "--package", "warren"]).run("the program")?;
-    let binary = built_program("warren", "release")?;
+    // Alone, so that nothing that only tests need is in it.
+    cargo(&["build", "--profile", "dist", "--package", "warren"]).run("the program")?;
+    let binary = built_program("warren", "dist")?;
     let step = cargo(&[
         "run",
         "--release",

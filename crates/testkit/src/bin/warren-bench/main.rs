@@ -24,6 +24,11 @@ use std::process::ExitCode;
 use warren_client::{Client, Target};
 use warren_testkit::{Node, images, is_root};
 
+/// The program's own allocator, for the clients of all that is measured: a slow client on the same two processors would say
+/// the same of every server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The parts, in the order they run.
 const PARTS: [&str; 6] = ["starts", "writes", "idle", "quorum", "scale", "size"];
 /// Budget for the program file in design.md, in bytes.
