@@ -7,6 +7,7 @@
 use crate::connect::Client;
 use crate::error::{ClientError, ErrorKind, connect_failure, is_unsent};
 use crate::generated::api::warren_api_client::WarrenApiClient;
+use crate::http2::Http2;
 use crate::link::Link;
 use crate::pool::Pool;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -15,7 +16,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use warren_proto::headers;
 
@@ -255,7 +255,7 @@ impl Client {
     ) -> Result<Resp, ClientError>
     where
         Req: Clone,
-        F: Fn(WarrenApiClient<Channel>, Request<Req>) -> Fut,
+        F: Fn(WarrenApiClient<Http2>, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let began = Instant::now();
@@ -291,7 +291,7 @@ impl Client {
         send: F,
     ) -> Result<Response<Resp>, ClientError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(Http2) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let patience = self.patience().unwrap_or(STREAM_PATIENCE);
@@ -299,7 +299,7 @@ impl Client {
     }
 
     /// A connection to whichever manager answers, for calls that can be attempted once only.
-    pub(crate) async fn any_channel(&self) -> Result<Channel, ClientError> {
+    pub(crate) async fn any_channel(&self) -> Result<Http2, ClientError> {
         let pool = self.pool();
         let mut failed = Vec::new();
         loop {
@@ -322,7 +322,7 @@ impl Client {
         send: F,
     ) -> Result<Response<Resp>, ClientError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(Http2) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let pool = self.pool();

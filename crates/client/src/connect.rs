@@ -3,6 +3,7 @@
 use crate::attempts::nobody;
 use crate::error::ClientError;
 use crate::generated::api::warren_api_client::WarrenApiClient;
+use crate::http2::Http2;
 use crate::identity::IdentitySource;
 use crate::link::Link;
 use crate::pool::{Pool, pool_of};
@@ -12,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::transport::Channel;
 use warren_proto::headers;
 
 /// Largest answer that is taken, in bytes.
@@ -187,7 +187,7 @@ impl Client {
     }
 
     /// The API over a connection that is open.
-    pub(crate) fn api_over(&self, channel: Channel) -> WarrenApiClient<Channel> {
+    pub(crate) fn api_over(&self, channel: Http2) -> WarrenApiClient<Http2> {
         WarrenApiClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 

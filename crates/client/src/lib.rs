@@ -10,6 +10,7 @@ mod attempts;
 mod calls;
 mod connect;
 pub mod error;
+mod http2;
 mod identity;
 pub mod join;
 mod link;

@@ -4,6 +4,7 @@
 //! the same attempt and share its result, so that a dead address costs its time limit once, not once for each call.
 
 use crate::error::{ClientError, ConnectFailure, ErrorKind};
+use crate::http2::Http2;
 use crate::identity::IdentitySource;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
@@ -74,39 +75,60 @@ pub(crate) struct Tuning {
     pub(crate) connection_window: Option<u32>,
 }
 
+/// What speaks HTTP/2 on a connection.
+pub(crate) trait Carrier: Clone + Send + Sync + 'static {
+    /// Begins to.
+    fn begin(io: Watched, tuning: Tuning)
+    -> impl Future<Output = Result<Self, ClientError>> + Send;
+}
+
+impl Carrier for Http2 {
+    async fn begin(io: Watched, tuning: Tuning) -> Result<Self, ClientError> {
+        Self::over(io, tuning).await
+    }
+}
+
+/// For calls that come with somebody else's time limit, which it keeps.
+impl Carrier for Channel {
+    async fn begin(io: Watched, tuning: Tuning) -> Result<Self, ClientError> {
+        let once = Once(Arc::new(Mutex::new(Some(io))));
+        Ok(endpoint(tuning).connect_with_connector(once).await?)
+    }
+}
+
 /// The connection to one address.
-pub(crate) struct Link {
+pub(crate) struct Link<C: Carrier = Http2> {
     way: Way,
     tuning: Tuning,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<State<C>>>,
 }
 
-enum State {
+enum State<C: Carrier> {
     Idle,
-    Opening(Opening),
-    Open(Live),
+    Opening(Opening<C>),
+    Open(Live<C>),
 }
 
 #[derive(Clone)]
-struct Opening {
+struct Opening<C: Carrier> {
     generation: u64,
-    result: Shared<BoxFuture<'static, Result<Live, ClientError>>>,
+    result: Shared<BoxFuture<'static, Result<Live<C>, ClientError>>>,
 }
 
 #[derive(Clone)]
-struct Live {
+struct Live<C> {
     generation: u64,
-    channel: Channel,
+    channel: C,
     alive: Arc<AtomicBool>,
 }
 
-impl Live {
+impl<C> Live<C> {
     fn is_usable(&self, generation: u64) -> bool {
         self.generation == generation && self.alive.load(Ordering::Acquire)
     }
 }
 
-impl Link {
+impl<C: Carrier> Link<C> {
     pub(crate) fn new(way: Way, tuning: Tuning) -> Arc<Self> {
         Arc::new(Self {
             way,
@@ -123,7 +145,7 @@ impl Link {
     ///
     /// # Errors
     /// What stands against it; nothing was sent then.
-    pub(crate) async fn channel(&self, limit: Duration) -> Result<Channel, ClientError> {
+    pub(crate) async fn channel(&self, limit: Duration) -> Result<C, ClientError> {
         let generation = self.way.generation();
         let opening = {
             let mut state = lock(&self.state);
@@ -141,7 +163,7 @@ impl Link {
     }
 
     /// Starts a task, which goes on when the caller that wanted the connection goes away: the next one wants it too.
-    fn begin(&self, generation: u64, limit: Duration) -> Opening {
+    fn begin(&self, generation: u64, limit: Duration) -> Opening<C> {
         let (way, tuning, state) = (self.way.clone(), self.tuning, Arc::clone(&self.state));
         let task = tokio::spawn(async move {
             let result = open(&way, tuning, generation, limit).await;
@@ -171,17 +193,17 @@ impl Link {
     }
 }
 
-fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+fn lock<C: Carrier>(state: &Mutex<State<C>>) -> std::sync::MutexGuard<'_, State<C>> {
     // Nothing that holds it can panic half way through a change.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn open(
+async fn open<C: Carrier>(
     way: &Way,
     tuning: Tuning,
     generation: u64,
     limit: Duration,
-) -> Result<Live, ClientError> {
+) -> Result<Live<C>, ClientError> {
     let io = tokio::time::timeout(limit, dial(way))
         .await
         .unwrap_or_else(|_| {
@@ -196,12 +218,9 @@ async fn open(
         io,
         alive: Arc::clone(&alive),
     };
-    let channel = endpoint(tuning)
-        .connect_with_connector(Once(Arc::new(Mutex::new(Some(io)))))
-        .await?;
     Ok(Live {
         generation,
-        channel,
+        channel: C::begin(io, tuning).await?,
         alive,
     })
 }
@@ -329,7 +348,7 @@ impl Service<Uri> for Once {
 }
 
 /// A stream of bytes that says when it is gone.
-struct Watched {
+pub(crate) struct Watched {
     io: BoxIo,
     alive: Arc<AtomicBool>,
 }

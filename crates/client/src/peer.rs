@@ -1,10 +1,11 @@
 //! What one manager asks of another.
 //!
-//! Three connections: one for the messages of the consensus protocol, one for snapshots, one for forwarded calls, so that
+//! Three connections: one for the messages of the consensus protocol, one for snapshots and keys, one for forwarded calls, so that
 //! neither a snapshot nor a crowd of forwarded calls ever delays a heartbeat.
 
 use crate::error::{ClientError, ErrorKind};
 use crate::generated::peer::peer_client::PeerClient as Generated;
+use crate::http2::Http2;
 use crate::identity::IdentitySource;
 use crate::link::{Link, Tuning, Way};
 use bytes::Bytes;
@@ -56,7 +57,7 @@ pub struct PeerClient {
     address: String,
     consensus: Arc<Link>,
     snapshots: Arc<Link>,
-    forwarding: Arc<Link>,
+    forwarding: Arc<Link<Channel>>,
 }
 
 impl fmt::Debug for PeerClient {
@@ -73,19 +74,16 @@ impl PeerClient {
     /// certificate of the other side is that of a manager and of this node.
     #[must_use]
     pub fn connect_lazy(address: String, expect: NodeId, identity: &IdentitySource) -> Self {
-        let link = || {
-            let way = Way::Tls {
-                address: address.clone(),
-                identity: identity.clone(),
-                expect: Some(expect),
-            };
-            Link::new(way, TUNING)
+        let way = || Way::Tls {
+            address: address.clone(),
+            identity: identity.clone(),
+            expect: Some(expect),
         };
         Self {
             node: expect,
-            consensus: link(),
-            snapshots: link(),
-            forwarding: link(),
+            consensus: Link::new(way(), TUNING),
+            snapshots: Link::new(way(), TUNING),
+            forwarding: Link::new(way(), TUNING),
             address,
         }
     }
@@ -153,7 +151,7 @@ impl PeerClient {
             offered: offered.collect(),
         };
         let answer = self
-            .short(&self.forwarding, CALL_LIMIT, |mut api| async move {
+            .short(&self.snapshots, CALL_LIMIT, |mut api| async move {
                 api.data_keys(Request::new(request)).await
             })
             .await?;
@@ -212,7 +210,7 @@ impl PeerClient {
         }
     }
 
-    fn api(&self, channel: Channel) -> Generated<Channel> {
+    fn api(&self, channel: Http2) -> Generated<Http2> {
         Generated::new(channel).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX + ENVELOPE_BYTES)
     }
 
@@ -223,7 +221,7 @@ impl PeerClient {
         send: F,
     ) -> Result<T, ClientError>
     where
-        F: FnOnce(Generated<Channel>) -> Fut,
+        F: FnOnce(Generated<Http2>) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let call = async {
