@@ -12,13 +12,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use warren_api::{ApiError, Caller, Freshness, Route, Router, Stamp, Standing};
 use warren_proto::authz::{Place, Rule};
-use warren_raft::{Leadership, RaftHandle, ReadError};
+use warren_raft::{Leadership, Profile, RaftHandle, ReadError};
 use warren_types::{NodeId, Role};
 
-/// How long a call waits for an election that is under way.
-const ELECTION_WAIT: Duration = Duration::from_millis(700);
-/// A manager that has been outside the quorum for longer refuses at once.
-const OUTSIDE_AFTER: Duration = Duration::from_secs(2);
+/// How much longer than an election may take a call waits for one that is under way.
+const ELECTION_MARGIN: Duration = Duration::from_millis(100);
+/// A manager that has been outside the quorum for this much longer than an election may take refuses at once.
+const OUTSIDE_MARGIN: Duration = Duration::from_millis(1_400);
 /// How long a follower may take to get ready for a linearizable read.
 const READ_LIMIT: Duration = Duration::from_secs(1);
 
@@ -63,7 +63,8 @@ impl Routes {
     /// Here when this manager leads, else over to the leader; waits a moment for an election.
     async fn to_leader(&self, forwarded: bool) -> Result<Route, ApiError> {
         let mut leadership = self.control.raft.leadership();
-        let until = Instant::now() + ELECTION_WAIT;
+        let election = election(self.control.raft.profile());
+        let until = Instant::now() + election + ELECTION_MARGIN;
         loop {
             let now = leadership.borrow_and_update().clone();
             if now.ready {
@@ -76,7 +77,8 @@ impl Routes {
                 return self.link(leader, forwarded).await;
             }
             let outside = self.control.raft.contact().silence;
-            if !now.is_leader && outside.is_none_or(|silence| silence > OUTSIDE_AFTER) {
+            let limit = election + OUTSIDE_MARGIN;
+            if !now.is_leader && outside.is_none_or(|silence| silence > limit) {
                 return Err(outside_quorum());
             }
             let changed = tokio::time::timeout_at(until, leadership.changed()).await;
@@ -173,6 +175,11 @@ pub(crate) fn address(raft: &RaftHandle, node: NodeId) -> Option<String> {
         .filter(|address| !address.is_empty())
 }
 
+/// The longest time from the last word of a leader to an election.
+fn election(profile: Profile) -> Duration {
+    Duration::from_millis(profile.election_ms().1)
+}
+
 fn no_quorum(error: &ReadError) -> ApiError {
     ApiError::NotTaken {
         what: error.to_string(),
@@ -225,6 +232,23 @@ impl Router for Routes {
                 Standing::Demoted
             }
             Some(_) => Standing::Member,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With long times of the protocol, too; and a client, which waits ten seconds, hears why before it gives up.
+    #[test]
+    fn a_call_waits_for_an_election_and_a_minority_refuses() {
+        for (profile, wait_ms, outside_ms) in
+            [(Profile::Lan, 700, 2_000), (Profile::Wan, 6_100, 7_400)]
+        {
+            let election = election(profile);
+            assert_eq!((election + ELECTION_MARGIN).as_millis(), wait_ms);
+            assert_eq!((election + OUTSIDE_MARGIN).as_millis(), outside_ms);
         }
     }
 }

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use warren_raft::{Member, RaftHandle, RpcKind, Transport as _, TransportError};
+use warren_raft::{Member, Profile, RaftHandle, RpcKind, Transport as _, TransportError};
 use warren_types::NodeId;
 
-/// Time for a leader of the past to show that it still answers.
-const ANSWER_LIMIT: Duration = Duration::from_millis(250);
+/// A leader of the past has to show within half so many heartbeats of the protocol that it still answers.
+const ANSWER_HALF_HEARTBEATS: u64 = 5;
 /// How often what is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The same while nothing is waited for.
@@ -76,12 +76,13 @@ pub(crate) async fn watch(
     address: impl Fn(NodeId) -> Option<String>,
 ) {
     let mut leadership = raft.leadership();
+    let limit = answer_limit(raft.profile());
     loop {
         let leader = leadership.borrow_and_update().leader;
         let open = waiting.open();
         for node in doubtful(&open, leader, raft.contact().in_quorum) {
             let answers = match address(node) {
-                Some(address) => answers(&peers, node, address).await,
+                Some(address) => answers(&peers, node, address, limit).await,
                 None => false,
             };
             if !answers {
@@ -102,13 +103,18 @@ pub(crate) async fn watch(
     }
 }
 
+/// Time for a leader of the past to show that it still answers: 250 ms in one place, more where messages take long.
+fn answer_limit(profile: Profile) -> Duration {
+    Duration::from_millis(profile.heartbeat_ms() * ANSWER_HALF_HEARTBEATS / 2)
+}
+
 /// Whether a manager says anything at all.
-async fn answers(peers: &Peers, node: NodeId, address: String) -> bool {
+async fn answers(peers: &Peers, node: NodeId, address: String, limit: Duration) -> bool {
     let member = Member {
         name: String::new(),
         address,
     };
-    let asked = peers.call(node, &member, RpcKind::Probe, Bytes::new(), ANSWER_LIMIT);
+    let asked = peers.call(node, &member, RpcKind::Probe, Bytes::new(), limit);
     match asked.await {
         Ok(_) | Err(TransportError::Refused { .. } | TransportError::Removed { .. }) => true,
         Err(TransportError::Timeout { .. } | TransportError::Unreachable { .. }) => false,
