@@ -176,8 +176,8 @@ impl Writer {
         };
         self.shared.update_sizes();
         if step == Step::Held && self.shared.stopping.load(Ordering::Acquire) {
-            self.give_up("the engine was stopped while the disk was full");
-            return Step::Done;
+            let closing = self.give_up("the engine was stopped while the disk was full");
+            return if closing { Step::Closed } else { Step::Done };
         }
         self.shared.set_held(step == Step::Held);
         step
@@ -283,7 +283,9 @@ impl Writer {
         }
     }
 
-    fn give_up(&mut self, reason: &str) {
+    /// Refuses all that waits; whether the request to end was among it.
+    fn give_up(&mut self, reason: &str) -> bool {
+        let mut closing = false;
         for op in self.waiting.drain(..) {
             match op {
                 Op::Append { done, .. } => {
@@ -295,8 +297,13 @@ impl Writer {
                     let _ = done.send(Err(io::Error::other(reason.to_owned())));
                 }
                 Op::Probe { done } => drop(done.send(false)),
-                Op::Close { done } => drop(done.send(())),
+                Op::Close { done } => {
+                    closing = true;
+                    // Whoever asked may have given up.
+                    let _ = done.send(());
+                }
             }
         }
+        closing
     }
 }

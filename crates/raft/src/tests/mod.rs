@@ -267,6 +267,29 @@ async fn a_full_disk_refuses_changes_and_goes_on_reading() {
     raft.shutdown().await;
 }
 
+/// The writer holds what it cannot write, and is told to end meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_stopped_while_the_disk_is_full_ends() {
+    let disk = FaultyDisk::new(1);
+    let mut config = config();
+    config.io = IoMode::Task;
+    let raft = fresh(config.clone(), Arc::new(disk.clone())).await;
+    raft.propose(&create(0, 10)).await.unwrap();
+    disk.set_capacity(Some(disk.used()));
+    let error = raft.propose(&create(1, 100_000)).await.unwrap_err();
+    assert!(
+        matches!(error, ProposeError::DiskFull { maybe: true }),
+        "{error}"
+    );
+    let end = tokio::time::timeout(LIMIT, raft.shutdown());
+    end.await.expect("the engine ends");
+    disk.set_capacity(None);
+    let raft = start(config, Arc::new(disk)).await;
+    raft.wait_ready(LIMIT).await.unwrap();
+    assert!(holds(&raft, 0));
+    raft.shutdown().await;
+}
+
 #[tokio::test]
 async fn what_is_under_way_when_the_disk_is_full_waits_for_space() {
     let disk = FaultyDisk::new(1);
