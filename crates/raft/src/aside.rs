@@ -2,8 +2,8 @@
 //!
 //! Whoever has not heard yet that its removal is committed may stand for election (openraft 0.10
 //! `raft_core.rs: handle_tick_election`), and the others may have to vote for it, because it has more of the log than
-//! some of them. openraft lets such a leader go only when the removal is committed in its own time of office. One that
-//! finds it done already would lead for ever, and a leader that is no member changes no members.
+//! some of them. openraft lets such a leader go only when the removal is committed in its own time of office, and not at all
+//! when it stays as a learner. It would lead for ever, and a leader without a vote changes no members.
 
 use crate::handle::{Engine, Figures};
 use crate::lease::give_away;

@@ -80,7 +80,7 @@ impl RaftHandle {
             let acknowledged = figures.last_quorum_acked.as_deref().copied();
             (figures.current_term, (!alone).then_some(acknowledged))
         };
-        if !self.counts_on_leases_in(term) {
+        if !inner.pulse.leases.count_in(term) {
             return None;
         }
         let lasts = match acknowledged {
@@ -89,14 +89,6 @@ impl RaftHandle {
             Some(at) => at.is_some_and(|at| at.elapsed() < inner.pulse.read_lease()),
         };
         (lasts && trusts_its_clock(inner)).then_some(term)
-    }
-
-    fn counts_on_leases_in(&self, term: u64) -> bool {
-        #[cfg(any(test, feature = "testing"))]
-        if self.inner.bugs.lease_outlives_hand_over {
-            return true;
-        }
-        self.inner.pulse.leases.count_in(term)
     }
 }
 

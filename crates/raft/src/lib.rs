@@ -96,8 +96,6 @@ pub struct Bugs {
     pub removed_elected: bool,
     /// The leader answers linearizable reads without knowing whether it still leads.
     pub stale_read: bool,
-    /// A leader goes on counting on its lease while it gives its office away.
-    pub lease_outlives_hand_over: bool,
     /// A write that finds the disk full is dropped and reported as done.
     pub full_disk_drops_writes: bool,
     /// A vote is not written to the disk.

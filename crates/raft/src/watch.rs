@@ -12,6 +12,7 @@ use openraft::{ChangeMembers, ServerState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use warren_types::NodeId;
 
 struct Watcher {
@@ -32,6 +33,8 @@ struct Watcher {
     settled: u64,
     /// Whether the record of the directory does not say yet whose it is.
     unclaimed: bool,
+    /// Gives the office away.
+    aside: Option<JoinHandle<()>>,
 }
 
 /// Turns openraft's metrics into [`Leadership`].
@@ -57,6 +60,7 @@ pub(crate) async fn watch_leadership(
         unstored: false,
         stood: 0,
         settled: 0,
+        aside: None,
     };
     loop {
         let now = watcher.look(&metrics.borrow_and_update());
@@ -112,6 +116,9 @@ impl Watcher {
         if ready && self.settled < metrics.current_term {
             self.settled = metrics.current_term;
             self.settle(&metrics.membership_config);
+        }
+        if ready {
+            self.leave_without_a_vote(metrics);
         }
         Leadership {
             leader: metrics.current_leader.filter(|_| alive),
@@ -191,15 +198,26 @@ impl Watcher {
         }
     }
 
-    /// Ends a change of the members that an earlier leader left half done, and the office of a leader that has lost its vote.
-    fn settle(&self, known: &StoredMembership) {
-        let pulse = Arc::clone(&self.pulse);
-        let aside = crate::aside::step_aside(self.engine.clone(), pulse, self.id);
+    /// Ends the office of a leader that has lost its vote, whether before it took office or in it: openraft lets one lead on
+    /// that is still a learner.
+    fn leave_without_a_vote(&mut self, metrics: &Figures) {
+        let known = &metrics.membership_config;
         let mut voters = known.membership().voter_ids();
-        if voters.all(|voter| voter != self.id) {
-            crate::runtime::spawn(aside);
-            return;
+        // Until then it is the one that sees to it.
+        let committed = *metrics.committed_membership_config.log_id() == *known.log_id();
+        let leaving = self
+            .aside
+            .as_ref()
+            .is_some_and(|aside| !aside.is_finished());
+        if committed && !leaving && voters.all(|voter| voter != self.id) {
+            let pulse = Arc::clone(&self.pulse);
+            let aside = crate::aside::step_aside(self.engine.clone(), pulse, self.id);
+            self.aside = Some(crate::runtime::spawn(aside));
         }
+    }
+
+    /// Ends a change of the members that an earlier leader left half done.
+    fn settle(&self, known: &StoredMembership) {
         let sets = known.membership().get_joint_config();
         let Some(voters) = sets.last().filter(|_| sets.len() > 1).cloned() else {
             return;

@@ -220,6 +220,26 @@ async fn leadership_is_handed_over_at_once() {
     cluster.stop().await;
 }
 
+/// openraft lets a leader lead on that has become a learner; and a leader without a vote changes no members.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_loses_its_vote_hands_over() {
+    let mut cluster = Cluster::new(13);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    one.set_voters(BTreeSet::from([node(2), node(3)]), true)
+        .await
+        .unwrap();
+    wait_for("another leader", || !one.leadership().borrow().is_leader).await;
+    let leader = cluster.leader().await;
+    leader.propose(&create(1, 10)).await.unwrap();
+    // It learns on, and gets its vote back from the one that leads now.
+    let voters = BTreeSet::from([node(1), node(2), node(3)]);
+    leader.set_voters(voters, true).await.unwrap();
+    cluster.settle().await;
+    assert!(holds(&one, 1));
+    cluster.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_removed_manager_is_told_and_disturbs_nobody() {
     let mut cluster = Cluster::new(6);

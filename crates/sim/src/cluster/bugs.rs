@@ -73,7 +73,7 @@ pub struct ClusterBugs {
 #[must_use]
 pub fn cluster_bugs() -> Vec<(&'static str, ClusterBugs)> {
     type Plant = fn(&mut ClusterBugs);
-    let plants: [(&'static str, Plant); 31] = [
+    let plants: [(&'static str, Plant); 30] = [
         ("skip-sync", |b| b.raft.storage.skip_sync = true),
         ("acknowledge-before-sync", |b| {
             b.raft.acknowledge_before_sync = true;
@@ -94,9 +94,6 @@ pub fn cluster_bugs() -> Vec<(&'static str, ClusterBugs)> {
         }),
         ("published-late", |b| b.raft.published_late = true),
         ("stale-read", |b| b.raft.stale_read = true),
-        ("lease-outlives-hand-over", |b| {
-            b.raft.lease_outlives_hand_over = true;
-        }),
         ("acknowledge-before-quorum", |b| {
             b.sim.acknowledge_before_quorum = true;
         }),
