@@ -6,7 +6,8 @@
 //! ages in them is the quorum's acknowledgement, and an older one only ends the lease sooner.
 //!
 //! What figures do not show is that the office is being given away: the followers are told then that they may elect
-//! another leader at once. So whoever gives it away says so here first.
+//! another leader at once. So whoever gives it away says so here first. openraft does so by itself with a leader that was
+//! removed: one without a vote counts on no lease at all.
 
 use crate::handle::{Engine, Inner, RaftHandle};
 use crate::pulse::Pulse;
@@ -20,16 +21,17 @@ use warren_types::NodeId;
 /// In which terms leases count.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
+    /// Hand-overs of which it is not known yet whose term they end. One that is broken off counts for ever: then the quorum
+    /// is asked for each read, which is only slower.
+    under_way: AtomicU64,
     /// The last term whose office was given away.
     given_away: AtomicU64,
 }
 
 impl Leases {
-    /// Any term may be the one that is being given away now.
-    const ALL: u64 = u64::MAX;
-
     fn count_in(&self, term: u64) -> bool {
-        term > self.given_away.load(Ordering::SeqCst)
+        // In this order: whoever is not under way any more has left its term.
+        self.under_way.load(Ordering::SeqCst) == 0 && term > self.given_away.load(Ordering::SeqCst)
     }
 }
 
@@ -39,15 +41,16 @@ pub(crate) async fn give_away(
     pulse: &Pulse,
     to: NodeId,
 ) -> Result<(), Fatal<Types>> {
-    let given_away = &pulse.leases.given_away;
-    given_away.store(Leases::ALL, Ordering::SeqCst);
+    let leases = &pulse.leases;
+    leases.under_way.fetch_add(1, Ordering::SeqCst);
     engine.trigger().transfer_leader(to).await?;
     // The engine takes requests in order: when it answers this one, it has given away the office of this term or of an
     // earlier one.
     let term = engine
         .with_raft_state(|state| state.vote_ref().leader_id.term)
         .await?;
-    given_away.store(term, Ordering::SeqCst);
+    leases.given_away.fetch_max(term, Ordering::SeqCst);
+    leases.under_way.fetch_sub(1, Ordering::SeqCst);
     Ok(())
 }
 
@@ -75,8 +78,11 @@ impl RaftHandle {
             if !leads {
                 return None;
             }
-            let mut voters = figures.membership_config.membership().voter_ids();
-            let alone = voters.next() == Some(inner.id) && voters.next().is_none();
+            let voters = || figures.membership_config.membership().voter_ids();
+            if voters().all(|voter| voter != inner.id) {
+                return None;
+            }
+            let alone = voters().count() == 1;
             let acknowledged = figures.last_quorum_acked.as_deref().copied();
             (figures.current_term, (!alone).then_some(acknowledged))
         };

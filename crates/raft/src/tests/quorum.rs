@@ -229,6 +229,7 @@ async fn a_leader_that_loses_its_vote_hands_over() {
     one.set_voters(BTreeSet::from([node(2), node(3)]), true)
         .await
         .unwrap();
+    assert_eq!(one.leased_index(), None);
     wait_for("another leader", || !one.leadership().borrow().is_leader).await;
     let leader = cluster.leader().await;
     leader.propose(&create(1, 10)).await.unwrap();
