@@ -260,7 +260,9 @@ impl Manager {
             process.gate.release();
             let shutdown = process.gate.wrap(process.raft.shutdown());
             // Its disk may be full or slow: then it is killed in the end, as systemd would.
-            self.stopped = timeout(Duration::from_secs(2), shutdown).await.is_ok();
+            // Nor is it a clean end when the power goes in the last writes.
+            let ended = timeout(Duration::from_secs(2), shutdown).await.is_ok();
+            self.stopped = ended && !self.disk.is_down();
         }
         self.end(stage);
         self.disk.kill();
