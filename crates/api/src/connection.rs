@@ -11,12 +11,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+use warren_gather::Gather;
 use warren_security::identity_from_der;
 use warren_types::{ClusterId, Role};
 
 /// An authenticated connection. Authenticated does not mean allowed: that is decided per call.
 pub(crate) struct Connection {
-    io: Io,
+    io: Gather<Io>,
     caller: Caller,
     /// Held while the connection lives, so that their number stays below the limit.
     permit: Option<OwnedSemaphorePermit>,
@@ -36,7 +37,7 @@ impl Connection {
     ) -> Self {
         let caller = tls_caller(&stream, peer, cluster);
         Self {
-            io: Io::Tls(Box::new(stream)),
+            io: Gather::new(Io::Tls(Box::new(stream))),
             caller,
             permit: None,
         }
@@ -48,7 +49,7 @@ impl Connection {
         // Read for each connection, so that a new member of the group needs no restart.
         let role = Accounts::read().role(peer.uid(), peer.gid());
         Ok(Self {
-            io: Io::Unix(stream),
+            io: Gather::new(Io::Unix(stream)),
             caller: Caller {
                 role,
                 name: format!("uid:{}", peer.uid()),
@@ -127,10 +128,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Io::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
@@ -140,41 +138,54 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-            Io::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Io::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut *self {
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Io::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Io::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Tls(stream) => stream.is_write_vectored(),
-            Io::Unix(stream) => stream.is_write_vectored(),
+        match &mut *self {
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint, Uri};
+use warren_gather::Gather;
 use warren_security::{identity_from_der, pin_error};
 use warren_types::{NodeId, Role};
 
@@ -215,7 +216,7 @@ async fn open<C: Carrier>(
         })?;
     let alive = Arc::new(AtomicBool::new(true));
     let io = Watched {
-        io,
+        io: Gather::new(io),
         alive: Arc::clone(&alive),
     };
     Ok(Live {
@@ -349,7 +350,7 @@ impl Service<Uri> for Once {
 
 /// A stream of bytes that says when it is gone.
 pub(crate) struct Watched {
-    io: BoxIo,
+    io: Gather<BoxIo>,
     alive: Arc<AtomicBool>,
 }
 
@@ -384,17 +385,5 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 }

@@ -18,8 +18,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("netplan", &["state", "types"]),
     ("storage", &["types"]),
     ("raft", &["storage", "state", "proto", "types"]),
-    ("client", &["proto", "security", "types"]),
-    ("api", &["proto", "security", "types"]),
+    ("gather", &[]),
+    // `gather`: decision 0012, both ends of a connection write alike.
+    ("client", &["gather", "proto", "security", "types"]),
+    ("api", &["gather", "proto", "security", "types"]),
     ("image", &["types"]),
     ("runtime", &["lifecycle", "image", "types"]),
     ("network", &["netplan", "types"]),

@@ -10,6 +10,7 @@ mod memory;
 mod metrics;
 mod peers;
 mod raw;
+mod records;
 mod setup;
 mod standing;
 mod streams;
