@@ -2,9 +2,13 @@
 //!
 //! Each turn of the engine costs the same whether it carries one proposal or fifty: a write and a sync on every manager, a
 //! message to each follower and its answer. Handing over each proposal as it comes makes many small turns, for none of
-//! which the processor then has the time. So at most [`UNDER_WAY_MAX`] turns are under way, and what comes meanwhile waits
-//! for the next. That costs nobody anything: a follower takes one message after the other anyway. A proposal that is alone
-//! goes at once.
+//! which the processor then has the time. So:
+//! - a turn begins only after the tasks that are ready have run once: they may be about to propose, too;
+//! - at most [`UNDER_WAY_MAX`] turns are under way, and what comes meanwhile waits for the next;
+//! - beside another turn one goes only when it carries as much. Else it waits for the other's end: turns that are small would
+//!   stay small for ever, because those who are answered together propose again together.
+//!
+//! That costs nobody anything: a follower takes one message after the other anyway. A proposal that is alone goes at once.
 
 use crate::handle::{Engine, RaftHandle};
 use crate::types::{CommandBytes, Outcome, Types};
@@ -29,10 +33,21 @@ struct Waiting {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
+    /// Turns under way, the one that gathers included.
     under_way: usize,
+    /// Commands in them.
+    commands: usize,
+    /// One of them has not begun yet, and will take all that waits.
+    gathers: bool,
 }
 
 impl Queue {
+    /// Whether a turn for those who wait may be made ready.
+    fn may_begin(&self) -> bool {
+        let beside = self.under_way < UNDER_WAY_MAX && self.waiting.len() >= self.commands;
+        !self.waiting.is_empty() && !self.gathers && (self.under_way == 0 || beside)
+    }
+
     /// The next turn; none when nobody waits.
     fn next(&mut self) -> Vec<Waiting> {
         let mut bytes = 0;
@@ -65,35 +80,51 @@ impl Batches {
     }
 }
 
-/// The right to have one turn after the other under way. Dropped, it goes on to the next turn or ends.
-struct Place {
+/// One turn. Dropped, it makes the next one ready.
+struct Turn {
     engine: Engine,
     batches: Arc<Batches>,
+    /// None until it begins.
+    commands: Option<usize>,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut queue = self.batches.queue();
-        let turn = queue.next();
-        if turn.is_empty() {
-            queue.under_way -= 1;
+impl Turn {
+    /// Makes a turn ready, if one may be made.
+    fn make_ready(engine: &Engine, batches: &Arc<Batches>) {
+        let mut queue = batches.queue();
+        if !queue.may_begin() {
             return;
         }
+        queue.under_way += 1;
+        queue.gathers = true;
         drop(queue);
-        let place = Self {
-            engine: self.engine.clone(),
-            batches: Arc::clone(&self.batches),
+        let turn = Self {
+            engine: engine.clone(),
+            batches: Arc::clone(batches),
+            commands: None,
         };
-        crate::runtime::spawn(place.run(turn));
+        crate::runtime::spawn(turn.run());
     }
-}
 
-impl Place {
-    async fn run(self, turn: Vec<Waiting>) {
-        let (commands, answers): (Vec<_>, Vec<_>) = turn
+    fn begin(&mut self) -> Vec<Waiting> {
+        let mut queue = self.batches.queue();
+        let waiting = queue.next();
+        queue.gathers = false;
+        queue.commands += waiting.len();
+        self.commands = Some(waiting.len());
+        waiting
+    }
+
+    async fn run(mut self) {
+        tokio::task::yield_now().await;
+        let (commands, answers): (Vec<_>, Vec<_>) = self
+            .begin()
             .into_iter()
             .map(|waiting| (waiting.command, waiting.answer))
             .unzip();
+        if commands.is_empty() {
+            return;
+        }
         let mut results = match self.engine.client_write_many(commands).await {
             Ok(results) => results,
             // Those who wait learn it from their end of the channel.
@@ -112,38 +143,38 @@ impl Place {
     }
 }
 
-enum Way {
-    Now(CommandBytes, Place),
-    Later(oneshot::Receiver<Answer>),
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut queue = self.batches.queue();
+        queue.under_way -= 1;
+        let Some(commands) = self.commands else {
+            // It never began: this node ends, and another turn would not begin either. Those who wait learn it from their end
+            // of the channel.
+            queue.gathers = false;
+            let ended = std::mem::take(&mut queue.waiting);
+            drop(queue);
+            drop(ended);
+            return;
+        };
+        queue.commands -= commands;
+        drop(queue);
+        Self::make_ready(&self.engine, &self.batches);
+    }
 }
 
 impl RaftHandle {
     /// Has a command appended, committed and applied, together with those that wait beside it.
     pub(crate) async fn append(&self, command: CommandBytes) -> Answer {
-        match self.way(command) {
-            Way::Now(command, _place) => {
-                let done = self.inner.engine.client_write(command).await;
-                done.map(|done| done.data)
-            }
-            Way::Later(answer) => answer
-                .await
-                .unwrap_or(Err(RaftError::Fatal(Fatal::Stopped))),
-        }
-    }
-
-    fn way(&self, command: CommandBytes) -> Way {
         let inner = &*self.inner;
-        let mut queue = inner.batches.queue();
-        if queue.under_way < UNDER_WAY_MAX {
-            queue.under_way += 1;
-            let place = Place {
-                engine: inner.engine.clone(),
-                batches: Arc::clone(&inner.batches),
-            };
-            return Way::Now(command, place);
-        }
         let (answer, result) = oneshot::channel();
-        queue.waiting.push_back(Waiting { command, answer });
-        Way::Later(result)
+        inner
+            .batches
+            .queue()
+            .waiting
+            .push_back(Waiting { command, answer });
+        Turn::make_ready(&inner.engine, &inner.batches);
+        result
+            .await
+            .unwrap_or(Err(RaftError::Fatal(Fatal::Stopped)))
     }
 }

@@ -76,7 +76,7 @@ async fn concurrent_proposals_share_messages_too() {
     cluster.stop().await;
 }
 
-/// However many come at once: the first two turns have begun with one each, and all others go together.
+/// However many come at once, they go in one turn; what comes beside it waits until it is as much, or until the turn is over.
 #[tokio::test(start_paused = true)]
 async fn proposals_that_wait_go_together() {
     let mut cluster = Cluster::new(34);
@@ -84,13 +84,39 @@ async fn proposals_that_wait_go_together() {
     let one = cluster.form(&[1, 2, 3]).await;
     cluster.weather(|weather| weather.delay = (5, 5));
     one.propose(&create(0, 10)).await.unwrap();
-    let before = one.status().disk.syncs;
-    let commands: Vec<_> = (1..101).map(|number| create(number, 100)).collect();
-    let proposals = commands.iter().map(|command| one.propose(command));
-    let results = futures::future::join_all(proposals).await;
-    assert!(results.iter().all(Result::is_ok));
-    let syncs = one.status().disk.syncs - before;
-    assert!(syncs <= 4, "{syncs} syncs for 100 proposals");
+    let syncs = || one.status().disk.syncs;
+    let propose = async |numbers: std::ops::Range<u64>, after: u64| {
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        let commands: Vec<_> = numbers.map(|number| create(number, 100)).collect();
+        let proposals = commands.iter().map(|command| one.propose(command));
+        let results = futures::future::join_all(proposals).await;
+        assert!(results.iter().all(Result::is_ok));
+    };
+    let before = syncs();
+    propose(1..101, 0).await;
+    assert_eq!(syncs() - before, 1, "syncs for 100 proposals at once");
+    // The next turn goes beside the first one as soon as ten wait; else it would take three at one time and seven at another.
+    let before = syncs();
+    let (first, second, third) = (
+        propose(101..111, 0),
+        propose(111..114, 1),
+        propose(114..121, 2),
+    );
+    futures::future::join3(first, second, third).await;
+    assert_eq!(
+        syncs() - before,
+        2,
+        "syncs for ten proposals, three and seven"
+    );
+    // Those that stay fewer wait no longer than until the first turn is over.
+    let (before, begin) = (syncs(), Instant::now());
+    futures::future::join(propose(121..131, 0), propose(131..134, 1)).await;
+    assert_eq!(syncs() - before, 2, "syncs for ten proposals and three");
+    assert!(
+        begin.elapsed() < Duration::from_millis(35),
+        "{:?}",
+        begin.elapsed()
+    );
     cluster.stop().await;
 }
 
@@ -102,10 +128,11 @@ async fn proposals_that_are_given_up_hold_nobody_up() {
     let one = cluster.form(&[1, 2, 3]).await;
     cluster.weather(|weather| weather.delay = (5, 5));
     let commands: Vec<_> = (0..10).map(|number| create(number, 100)).collect();
-    let under_way = commands[..2].iter().map(|command| one.propose(command));
-    let waiting = commands[2..].iter().map(|command| {
-        let limit = Duration::from_millis(1);
-        tokio::time::timeout(limit, one.propose(command))
+    let under_way = commands[..6].iter().map(|command| one.propose(command));
+    let waiting = commands[6..].iter().map(async |command| {
+        // When the others are under way.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::timeout(Duration::from_millis(1), one.propose(command)).await
     });
     let both = futures::future::join(
         futures::future::join_all(under_way),
@@ -114,10 +141,10 @@ async fn proposals_that_are_given_up_hold_nobody_up() {
     let (done, given_up) = both.await;
     assert!(done.iter().all(Result::is_ok) && given_up.iter().all(Result::is_err));
     one.propose(&create(20, 100)).await.unwrap();
-    assert!(holds(&one, 1) && !holds(&one, 2) && !holds(&one, 9) && holds(&one, 20));
-    // Under way, and given up: what comes after them goes on.
+    assert!(holds(&one, 5) && !holds(&one, 6) && !holds(&one, 9) && holds(&one, 20));
+    // Given up while they gather, and while they are under way: what comes after them goes on.
     for round in 3..6 {
-        let limit = Duration::from_millis(1);
+        let limit = Duration::from_millis(round - 3);
         let commands = [create(round * 10, 100), create(round * 10 + 1, 100)];
         let both = commands.iter().map(|command| one.propose(command));
         let given_up = tokio::time::timeout(limit, futures::future::join_all(both)).await;
