@@ -118,7 +118,7 @@ impl SecretBox {
         version: u64,
         value: &[u8],
     ) -> Result<SealedData, SealError> {
-        let (nonce, context) = (edge::random::<12>(), context(kind, id, version));
+        let (nonce, context) = (edge::random_public::<12>(), context(kind, id, version));
         match self.active.load(Ordering::Acquire) {
             0 => self.keys().seal(nonce, context, value),
             epoch => {
