@@ -5,9 +5,10 @@ use super::{LIMIT, config, create, fresh, holds, node, wait_for};
 use crate::{IoMode, Profile, RaftConfig};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use warren_state::Op;
-use warren_storage::{Disk, RealDisk, Rng};
+use warren_storage::{Disk, FaultyDisk, RealDisk, Rng};
 
 /// Kills the leader again and again; the time to the next accepted write.
 #[tokio::test(start_paused = true)]
@@ -118,6 +119,41 @@ async fn proposals_that_wait_go_together() {
         begin.elapsed()
     );
     cluster.stop().await;
+}
+
+/// Calls that were woken together propose one after the other; the turn that the first one makes waits for the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn proposals_of_the_same_moment_go_in_one_turn() {
+    let mut config = RaftConfig::new(node(1));
+    config.io = IoMode::Task;
+    let raft = fresh(config, Arc::new(FaultyDisk::new(36))).await;
+    raft.propose(&create(0, 10)).await.unwrap();
+    let go = Arc::new(Notify::new());
+    let mut callers = Vec::new();
+    for number in 1..21 {
+        let (raft, go) = (raft.clone(), Arc::clone(&go));
+        let (ready, is_ready) = oneshot::channel();
+        callers.push(tokio::spawn(async move {
+            let woken = go.notified();
+            ready.send(()).unwrap();
+            woken.await;
+            raft.propose(&create(number, 100)).await.unwrap();
+        }));
+        is_ready.await.unwrap();
+    }
+    let before = raft.status().disk.syncs;
+    // On the thread that runs them all, which runs what was woken last next.
+    let waker = async move { go.notify_waiters() };
+    tokio::spawn(waker).await.unwrap();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(
+        raft.status().disk.syncs - before,
+        1,
+        "syncs for 20 proposals"
+    );
+    raft.shutdown().await;
 }
 
 /// Who gives up holds nobody up, wherever its proposal is; one that still waits for its turn is not made.
