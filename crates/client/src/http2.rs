@@ -5,6 +5,7 @@
 
 use crate::error::{ClientError, ErrorKind};
 use crate::link::Tuning;
+use crate::pool::MANAGER_TUNING;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::pin::Pin;
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 use tonic::codegen::http::uri::{Authority, Scheme};
 use tonic::codegen::{Service, http};
+use warren_gather::Gather;
 
 /// The `:authority` of all requests. Where they go is decided by whoever opens the connection.
 const AUTHORITY: &str = "manager.warren";
@@ -28,6 +30,18 @@ pub struct Http2 {
 }
 
 impl Http2 {
+    /// Calls of any gRPC service over a connection that is open, as this client makes its own: what is compared with a manager
+    /// shall not have a worse client.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the other side does not answer in HTTP/2.
+    pub async fn open<I>(io: I) -> Result<Self, ClientError>
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Self::over(Gather::new(io), MANAGER_TUNING).await
+    }
+
     /// Begins to speak HTTP/2.
     pub(crate) async fn over<I>(io: I, tuning: Tuning) -> Result<Self, ClientError>
     where

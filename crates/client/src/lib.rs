@@ -23,6 +23,7 @@ pub mod target;
 
 pub use connect::{AnswerInfo, Client, Freshness, Staleness};
 pub use error::{ClientError, ErrorKind};
+pub use http2::Http2;
 pub use identity::IdentitySource;
 pub use peer::PeerClient;
 pub use people::{NewUser, UserCertificate};

@@ -16,7 +16,7 @@ const HINTS_MAX: usize = 7;
 /// An address that a manager named as the leader's, and that did not answer, is left alone this long.
 const HINT_REST: Duration = Duration::from_secs(10);
 /// A manager that does not answer a probe is left: silence before the probe, and time for the answer.
-const MANAGER_TUNING: Tuning = Tuning {
+pub(crate) const MANAGER_TUNING: Tuning = Tuning {
     probe_after: Duration::from_secs(2),
     probe_limit: Duration::from_secs(3),
     stream_window: None,

@@ -5,11 +5,13 @@ use crate::quorum::{Figures, Round, VALUE_BYTES};
 use prost::Message;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
+use warren_client::Http2;
+use warren_security::server_name;
 use warren_testkit::Managers;
 
 /// How long the members may take to elect a leader.
@@ -153,7 +155,7 @@ impl Drop for Etcd {
     }
 }
 
-async fn ask<A, B>(channel: &Channel, path: &'static str, request: A) -> Result<B, String>
+async fn ask<A, B>(channel: &Http2, path: &'static str, request: A) -> Result<B, String>
 where
     A: Message + Send + Sync + 'static,
     B: Message + Default + Send + Sync + 'static,
@@ -171,17 +173,24 @@ where
         .map_err(|e| e.to_string())
 }
 
-async fn dial(address: &str, tls: Option<&TlsConnector>) -> Result<Channel, String> {
-    if let Some(tls) = tls {
-        return etcd_tls::connect(address, tls.clone()).await;
-    }
-    let endpoint = Endpoint::from_shared(format!("http://{address}"));
-    let endpoint = endpoint.map_err(|e| e.to_string())?.tcp_nodelay(true);
-    endpoint.connect().await.map_err(|e| e.to_string())
+/// One connection to `host:port`, as our own client makes it.
+async fn dial(address: &str, tls: Option<&TlsConnector>) -> Result<Http2, String> {
+    let tcp = TcpStream::connect(address)
+        .await
+        .map_err(|e| e.to_string())?;
+    tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+    let connection = match tls {
+        None => Http2::open(tcp).await,
+        Some(tls) => {
+            let stream = tls.connect(server_name(), tcp).await;
+            Http2::open(stream.map_err(|e| e.to_string())?).await
+        }
+    };
+    connection.map_err(|e| e.to_string())
 }
 
 /// A connection to the leader.
-async fn leader(endpoints: &Endpoints) -> Result<Channel, String> {
+async fn leader(endpoints: &Endpoints) -> Result<Http2, String> {
     let begin = Instant::now();
     loop {
         for address in &endpoints.addresses {

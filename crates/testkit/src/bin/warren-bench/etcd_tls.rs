@@ -1,19 +1,12 @@
 //! Certificates for the members of etcd, made as our own are: ECDSA P-256, both ends show one, TLS 1.3.
 
-use hyper_util::rt::TokioIo;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tonic::codegen::{BoxFuture, Service};
-use tonic::transport::{Channel, Endpoint, Uri};
 use warren_security::{
     CertificateAuthority, Identity, SubjectName, ca::CERTIFICATE_VALIDITY, client_config,
-    server_name,
 };
 use warren_types::{ClusterId, NodeId, Role, Timestamp};
 
@@ -97,42 +90,5 @@ impl Authority {
         // etcd serves gRPC only when it is asked for HTTP/2.
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(TlsConnector::from(Arc::new(config)))
-    }
-}
-
-/// One connection to `host:port`.
-pub(crate) async fn connect(address: &str, tls: TlsConnector) -> Result<Channel, String> {
-    let dialer = Dialer {
-        address: address.to_owned(),
-        tls,
-    };
-    Endpoint::from_static("http://etcd.bench")
-        .connect_with_connector(dialer)
-        .await
-        .map_err(|e| e.to_string())
-}
-
-/// Opens the stream of bytes, TLS included.
-struct Dialer {
-    address: String,
-    tls: TlsConnector,
-}
-
-impl Service<Uri> for Dialer {
-    type Response = TokioIo<TlsStream<TcpStream>>;
-    type Error = std::io::Error;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let (address, tls) = (self.address.clone(), self.tls.clone());
-        Box::pin(async move {
-            let tcp = TcpStream::connect(&address).await?;
-            tcp.set_nodelay(true)?;
-            tls.connect(server_name(), tcp).await.map(TokioIo::new)
-        })
     }
 }

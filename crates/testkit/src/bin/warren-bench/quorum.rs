@@ -1,5 +1,5 @@
 //! Three managers beside three members of etcd (Debian's `etcd-server`) on the same hosts of the same lab: the same payload,
-//! the same concurrency, the same disk, clients on a machine of their own, the leader asked over one connection. etcd is
+//! the same concurrency, the same disk, clients on a machine of their own, the leader asked over one connection by one client. etcd is
 //! asked twice: as it is set up usually, and with the certificates at both ends that we always have.
 
 use crate::etcd::Etcd;
