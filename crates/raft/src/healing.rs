@@ -4,8 +4,9 @@
 //! relied on them. So (as a recovering replica of Viewstamped Replication does) it first asks the others for their terms, until
 //! those who answered meet every quorum that it can have been part of: the highest term among them is at least any in which it
 //! voted or acknowledged anything. Only a leader of such a term may then fill its log. And it neither votes nor
-//! stands for election until it has applied what such a leader, asked after the restart, had committed in its own
-//! term: by then it holds again whatever it can have acknowledged.
+//! stands for election until it has applied all that such a leader, asked after the restart, had in its log (and it had
+//! committed something in its own term): by then it holds again whatever it can have acknowledged. What is committed is not
+//! enough: an acknowledgement from before the damage may be on its way to the leader still, which commits by it later.
 
 use crate::handle::Engine;
 use crate::home::{Home, voter_sets};
@@ -34,6 +35,8 @@ pub(crate) struct Testimony {
     pub(crate) healing: bool,
     /// As a leader: the last entry that it knows to be committed.
     pub(crate) committed: Option<LogId>,
+    /// As a leader: the index of the last entry of its log.
+    pub(crate) last: Option<u64>,
     /// The members that it knows.
     pub(crate) membership: StoredMembership,
     /// Whether these are known to be committed.
@@ -52,6 +55,8 @@ pub(crate) struct TestimonyMessage {
     membership: Option<StoredMembershipMessage>,
     #[prost(bool, tag = "5")]
     settled: bool,
+    #[prost(uint64, optional, tag = "6")]
+    last: Option<u64>,
 }
 
 impl Wire for Testimony {
@@ -64,6 +69,7 @@ impl Wire for Testimony {
             committed: self.committed.as_ref().map(Wire::to_message),
             membership: Some(self.membership.to_message()),
             settled: self.settled,
+            last: self.last,
         }
     }
 
@@ -78,6 +84,7 @@ impl Wire for Testimony {
                 .transpose()?
                 .unwrap_or_default(),
             settled: message.settled,
+            last: message.last,
         })
     }
 }
@@ -92,6 +99,7 @@ impl Testimony {
             term: metrics.current_term,
             healing: pulse.is_healing(),
             committed: metrics.local_committed.filter(|_| leads),
+            last: metrics.last_log_index.filter(|_| leads),
             membership: (*metrics.membership_config).clone(),
             settled: metrics.membership_config.log_id()
                 == metrics.committed_membership_config.log_id(),
@@ -211,12 +219,34 @@ impl Healer {
 /// The index that must be applied, from the answer of a leader whose term counts.
 fn goal_of(answer: &Testimony, term: u64) -> Option<u64> {
     let committed = answer.committed?;
-    (answer.term >= term && committed.leader_id.term == answer.term).then_some(committed.index)
+    let last = answer
+        .last
+        .map_or(committed.index, |last| last.max(committed.index));
+    (answer.term >= term && committed.leader_id.term == answer.term).then_some(last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The entry behind the committed ones may be the one that was acknowledged.
+    #[test]
+    fn the_goal_is_the_end_of_the_log_of_a_leader_that_counts() {
+        let answer = |term, committed_in, last| Testimony {
+            term,
+            healing: false,
+            committed: Some(crate::types::log_id(committed_in, 7)),
+            last,
+            membership: StoredMembership::default(),
+            settled: true,
+        };
+        assert_eq!(goal_of(&answer(3, 3, Some(9)), 3), Some(9));
+        // From a manager of an older release.
+        assert_eq!(goal_of(&answer(3, 3, None), 3), Some(7));
+        // Nothing committed in its own term yet; a term that does not count.
+        assert_eq!(goal_of(&answer(3, 2, Some(9)), 3), None);
+        assert_eq!(goal_of(&answer(3, 3, Some(9)), 4), None);
+    }
 
     #[test]
     fn those_who_answer_meet_every_quorum_with_the_healing_one() {

@@ -137,7 +137,8 @@ impl Parts {
             let _ = hashes.reset(applied.index, view.state().hash());
         }
         // One that never voted nor heard a leader has promised nothing.
-        let promised = !log.meta().is_empty() || log.next_index() > 0;
+        // A log that was set aside says nothing of what was promised.
+        let promised = !log.meta().is_empty() || log.next_index() > 0 || home.record().healing;
         let hold = if promised {
             config.profile.max(home.record().promised).lease()
         } else {

@@ -2,11 +2,13 @@
 
 use super::cluster::Cluster;
 use super::{LIMIT, config, create, fresh, holds, members, node, purge, wait_for};
+use crate::healing::Testimony;
 use crate::transport::NoPeers;
-use crate::{IoMode, RaftConfig, RaftError, RaftHandle, RecoverError, recover};
+use crate::{IoMode, Profile, RaftConfig, RaftError, RaftHandle, RecoverError, recover};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use warren_storage::{Disk, FaultyDisk};
 
 /// The regions that damage is tried on, in bytes.
@@ -128,6 +130,44 @@ async fn damage_to_any_region_heals_from_the_others() {
     let leader = cluster.leader().await;
     assert!(acknowledged.iter().all(|number| holds(&leader, *number)));
     leader.propose(&create(5_000, 10)).await.unwrap();
+    cluster.stop().await;
+}
+
+/// It votes for nobody while it heals; nor after that, as long as its leader may rely on what it had promised before.
+#[tokio::test(start_paused = true)]
+async fn a_promise_outlives_the_log_that_it_stood_in() {
+    let mut cluster = Cluster::new(37);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    one.propose(&create(0, 10)).await.unwrap();
+    cluster.settle().await;
+    cluster.kill(2).await;
+    ruin(&cluster.disk(2));
+    let begin = Instant::now();
+    let two = cluster.start(2).await;
+    assert!(two.status().healing);
+    let lease = Duration::from_millis(Profile::Lan.lease_ms());
+    assert!(two.inner.pulse.hold_until >= begin + lease);
+    cluster.stop().await;
+}
+
+/// What a leader says that is asked for the end of its log: also of what it waits for.
+#[tokio::test(start_paused = true)]
+async fn a_leader_tells_the_end_of_its_log() {
+    let mut cluster = Cluster::new(38);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    one.propose(&create(0, 10)).await.unwrap();
+    let before = one.status().applied_index;
+    cluster.isolate(1);
+    let command = create(1, 10);
+    let (_, told) = futures::future::join(one.propose(&command), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Testimony::of(&one.inner.engine, &one.inner.pulse)
+    })
+    .await;
+    assert_eq!(told.committed.map(|committed| committed.index), before);
+    assert_eq!(told.last, before.map(|index| index + 1));
     cluster.stop().await;
 }
 
