@@ -14,7 +14,7 @@ use crate::table::Object;
 use crate::window::{Remembered, scoped};
 use imbl::OrdSet;
 pub(crate) use objects::certificate_of;
-pub(crate) use services::{live_specs, missing_references, same_containers};
+pub(crate) use services::{live_specs, missing_references, references, same_containers};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_types::{Id128, Revision, Timestamp, ValidationError, limits};

@@ -1,8 +1,12 @@
 //! Indexes that follow the tables: containers by service and node, what each node has given away,
-//! which ports are taken.
+//! which ports are taken, which services name an object.
 
+use crate::apply::references;
+use crate::change::ObjectKind;
 use crate::state::{ClusterState, NodeUsage};
 use crate::table::Key;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use warren_types::{
     Bytes, Container, MilliCpu, Mode, Node, NodeResources, Protocol, PublishMode, Service,
     ServiceSpec, Slot,
@@ -12,6 +16,9 @@ use warren_types::{
 pub(crate) type PublishedKey = (u8, u16, u128);
 /// Key of a port that a container holds on its node: node, protocol, port.
 pub(crate) type NodePortKey = (u128, u8, u16);
+
+/// Key of a use: kind and name of an object, and the service whose spec in force names it.
+pub(crate) type UseKey = (ObjectKind, Arc<str>, u128);
 
 /// How a service publishes a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +68,32 @@ pub(crate) fn fits(usage: &NodeUsage, resources: &NodeResources) -> bool {
     usage.cpu <= resources.cpu && usage.memory <= resources.memory
 }
 
+/// What a service names.
+pub(crate) fn uses(service: &Service) -> BTreeSet<UseKey> {
+    let id = service.id.as_u128();
+    references(&service.spec)
+        .map(|(kind, name)| (kind, Arc::from(name), id))
+        .collect()
+}
+
+fn used(state: &mut ClusterState, before: Option<&Service>, after: Option<&Service>) {
+    if let (Some(old), Some(new)) = (before, after)
+        && Arc::ptr_eq(&old.spec, &new.spec)
+    {
+        return;
+    }
+    let before = before.map(uses).unwrap_or_default();
+    let after = after.map(uses).unwrap_or_default();
+    for key in before.difference(&after) {
+        state.uses.remove(key);
+    }
+    for key in after.difference(&before) {
+        state.uses.insert(key.clone());
+    }
+}
+
 pub(crate) fn service(state: &mut ClusterState, before: Option<&Service>, after: Option<&Service>) {
+    used(state, before, after);
     let keys = |service: &Service| -> Vec<PublishedKey> {
         service
             .spec

@@ -99,6 +99,7 @@ impl ClusterState {
         self.check_containers(&mut found);
         self.check_usage(&mut found);
         self.check_published(&mut found);
+        self.check_uses(&mut found);
         for ingress in self.ingresses.values() {
             if let Some(name) = certificate_of(ingress)
                 && self.certificates.by_name(name).is_none()
@@ -354,6 +355,18 @@ impl ClusterState {
         }
         if !ports.iter().eq(self.node_ports.iter()) {
             found.add_id(Rule::Index, kind, 0, "the index of held ports is wrong");
+        }
+    }
+
+    fn check_uses(&self, found: &mut Findings) {
+        let uses: BTreeSet<_> = self
+            .services
+            .values()
+            .flat_map(|service| index::uses(service))
+            .collect();
+        if !uses.iter().eq(self.uses.iter()) {
+            let kind = ObjectKind::Service;
+            found.add_id(Rule::Index, kind, 0, "the index of uses is wrong");
         }
     }
 

@@ -1,9 +1,9 @@
 //! The state and its readers.
 
-use crate::change::ChangeSet;
+use crate::change::{ChangeSet, ObjectKind};
 use crate::command::OpResult;
 use crate::hash::hash_of;
-use crate::index::{self, NodePortKey, Published, PublishedKey};
+use crate::index::{self, NodePortKey, Published, PublishedKey, UseKey};
 use crate::removed::Removed;
 use crate::table::{Key, Object, Table};
 use crate::window::Window;
@@ -39,6 +39,8 @@ pub struct ClusterState {
     pub(crate) usage: OrdMap<u128, NodeUsage>,
     pub(crate) node_ports: OrdMap<NodePortKey, u128>,
     pub(crate) published: OrdMap<PublishedKey, Published>,
+    /// (kind and name of an object, service)
+    pub(crate) uses: OrdSet<UseKey>,
     /// Nodes that came back with less than what had been given away.
     pub(crate) overbooked: OrdSet<u128>,
     /// Sum of the hashes of all rows.
@@ -213,6 +215,14 @@ impl ClusterState {
         self.by_node
             .range((key, Key::MIN)..=(key, Key::MAX))
             .filter_map(|(_, container)| self.containers.rows.get(container))
+    }
+
+    /// Services whose spec in force names this secret, config, volume or network, by id. O(log n) each.
+    pub fn users_of(&self, kind: ObjectKind, name: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let name: Arc<str> = Arc::from(name);
+        self.uses
+            .range((kind, Arc::clone(&name), 0)..=(kind, name, u128::MAX))
+            .filter_map(|(_, _, service)| self.services.get(*service))
     }
 
     /// What the live containers of a node hold. O(log n).

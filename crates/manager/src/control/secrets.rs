@@ -5,7 +5,7 @@ use crate::edge;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_api::{ApiError, ApiResult, Caller, ChangeOptions, SecretView};
-use warren_state::{ClusterState, Op, OpResult};
+use warren_state::{ClusterState, ObjectKind, Op, OpResult};
 use warren_types::{Revision, Secret, SecretId};
 
 /// The secret with this id or name.
@@ -21,21 +21,10 @@ pub(super) fn find<'a>(state: &'a ClusterState, target: &str) -> ApiResult<&'a A
 }
 
 pub(super) fn view(state: &ClusterState, secret: &Arc<Secret>) -> SecretView {
-    let uses = |service: &&Arc<warren_types::Service>| {
-        service
-            .spec
-            .container
-            .secrets
-            .iter()
-            .any(|r| r.source == secret.name)
-    };
+    let users = state.users_of(ObjectKind::Secret, &secret.name);
     SecretView {
         secret: secret.clone(),
-        used_by: state
-            .services()
-            .filter(uses)
-            .map(|s| s.name().to_owned())
-            .collect(),
+        used_by: users.map(|s| s.name().to_owned()).collect(),
     }
 }
 
@@ -134,7 +123,6 @@ pub(super) async fn delete(control: &Control, caller: &Caller, target: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use warren_state::ObjectKind;
     use warren_types::Timestamp;
 
     #[test]

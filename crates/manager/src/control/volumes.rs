@@ -5,8 +5,8 @@ use crate::edge;
 use std::sync::Arc;
 use warren_api::{ApiError, ApiResult, Caller, ChangeOptions, NewVolume, VolumeView};
 use warren_proto::session::{self, reply, request};
-use warren_state::{ClusterState, Op, OpResult};
-use warren_types::{Mount, Revision, Volume, VolumeId};
+use warren_state::{ClusterState, ObjectKind, Op, OpResult};
+use warren_types::{Revision, Volume, VolumeId};
 
 /// The volume with this id or name.
 pub(super) fn find<'a>(state: &'a ClusterState, target: &str) -> ApiResult<&'a Arc<Volume>> {
@@ -21,11 +21,7 @@ pub(super) fn find<'a>(state: &'a ClusterState, target: &str) -> ApiResult<&'a A
 }
 
 pub(super) fn view(state: &ClusterState, volume: &Arc<Volume>) -> VolumeView {
-    let mounts =
-        |mount: &Mount| matches!(mount, Mount::Volume { source, .. } if *source == volume.name);
-    let users = state
-        .services()
-        .filter(|s| s.spec.container.mounts.iter().any(mounts));
+    let users = state.users_of(ObjectKind::Volume, &volume.name);
     VolumeView {
         volume: volume.clone(),
         node_name: volume

@@ -168,9 +168,18 @@ fn references_must_exist_and_keep_existing() {
     };
     world.ok(Op::SecretCreate(Box::new(secret)));
     let id = world.service(&needy);
+    world.service(&plain("other"));
+    let users = |world: &World, kind, name: &str| -> Vec<String> {
+        let users = world.state.users_of(kind, name);
+        users.map(|s| s.name().to_owned()).collect()
+    };
+    assert_eq!(users(&world, ObjectKind::Secret, "password"), ["needy"]);
+    assert!(users(&world, ObjectKind::Config, "password").is_empty());
+    assert!(users(&world, ObjectKind::Secret, "passwor").is_empty());
     let container = world.running(id, 1, 0);
     let op = world.update(id, |s| s.container.secrets.clear());
     world.ok(op);
+    assert!(users(&world, ObjectKind::Secret, "password").is_empty());
     let rollout = world.get(id).rollout.clone().map(|mut r| {
         r.finished_at = Some(Timestamp(1));
         Box::new(r)
