@@ -13,6 +13,9 @@ use clap::Parser;
 use failure::Failure;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use warren_cli::args::GlobalArgs;
 use warren_cli::{Cli, Context, DaemonCommand, Outcome};
 
@@ -110,17 +113,23 @@ async fn run_daemon(
 fn log_to_stderr(global: &GlobalArgs) {
     let level = global.log_level.name();
     // openraft tells every heartbeat, and at warn each one that a dead manager does not answer; what matters of it reaches
-    // our own lines.
-    let filter = tracing_subscriber::EnvFilter::new(format!(
-        "{level},openraft=error,nlink=error,libcontainer=warn,libcgroups=warn,h2=warn,hyper=warn"
-    ));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    // our own lines. By name: these are all constants, nothing has to be parsed.
+    let targets = Targets::new()
+        .with_default(level.parse::<LevelFilter>().unwrap_or(LevelFilter::INFO))
+        .with_targets([
+            ("openraft", LevelFilter::ERROR),
+            ("nlink", LevelFilter::ERROR),
+            ("libcontainer", LevelFilter::WARN),
+            ("libcgroups", LevelFilter::WARN),
+            ("h2", LevelFilter::WARN),
+            ("hyper", LevelFilter::WARN),
+        ]);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(targets);
     let set = if global.log_json {
-        builder.json().try_init()
+        registry.with(lines.json()).try_init()
     } else {
-        builder.with_ansi(false).try_init()
+        registry.with(lines.with_ansi(false)).try_init()
     };
     // A second call would be ours; the first writer stays.
     if let Err(problem) = set {

@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod dist;
 mod edges;
 mod licences;
 mod packages;
@@ -15,7 +16,7 @@ mod process;
 mod purity;
 mod text;
 
-use process::{Step, cargo};
+use process::cargo;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         Some("packages") => packages::install(),
         Some("seeds") => seeds(rest),
         Some("bench") => bench::run(rest),
-        Some("dist") => dist(),
+        Some("dist") => dist::run(),
         _ => {
             println!("{HELP}");
             return ExitCode::from(2);
@@ -136,17 +137,4 @@ fn seeds(args: &[String]) -> Result<(), String> {
         count => vec!["--seeds", count.unwrap_or("2000")],
     };
     cargo(&[&program[..], &arguments].concat()).run("simulator")
-}
-
-fn dist() -> Result<(), String> {
-    cargo(&["build", "--profile", "dist", "--package", "warren"]).run("dist build")?;
-    let path = process::built_program("warren", "dist")?;
-    let size = std::fs::metadata(&path)
-        .map_err(|e| format!("{}: {e}", path.display()))?
-        .len();
-    println!("{}: {:.1} MiB", path.display(), size as f64 / 1_048_576.0);
-    Step::new("file")
-        .arg(&path.display().to_string())
-        .run("file type")
-        .or(Ok(()))
 }
