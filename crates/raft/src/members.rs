@@ -1,7 +1,7 @@
 //! Who belongs to the cluster, and who leads it.
 
 use crate::error::RaftError;
-use crate::handle::{RaftHandle, target};
+use crate::handle::{Figures, RaftHandle, target};
 use crate::types::{Member, Types};
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -16,6 +16,11 @@ const BUSY_RETRY: Duration = Duration::from_millis(20);
 
 type Change = ChangeMembers<NodeId, Member>;
 
+fn made_by(figures: &Figures) -> u64 {
+    let entry = figures.membership_config.log_id();
+    entry.as_ref().map_or(0, |entry| entry.index)
+}
+
 impl RaftHandle {
     /// The members: those with a vote, and those that receive the log but have none (yet).
     #[must_use]
@@ -27,6 +32,21 @@ impl RaftHandle {
             .nodes()
             .map(|(id, member)| (*id, member.clone()))
             .partition(|(id, _)| voters.contains(id))
+    }
+
+    /// Index of the entry that made the members what they are; 0 before there is one.
+    #[must_use]
+    pub fn members_since(&self) -> u64 {
+        made_by(&self.inner.figures.borrow_watched())
+    }
+
+    /// Returns when the members are no longer those of this entry (see [`RaftHandle::members_since`]).
+    pub async fn members_changed(&self, since: u64) {
+        let mut figures = self.inner.figures.clone();
+        if figures.wait_for(|now| made_by(now) != since).await.is_err() {
+            // The engine has ended: they do not change any more.
+            std::future::pending().await
+        }
     }
 
     /// Members that the newest membership lets go while that is not committed: the next leader may still count on them.

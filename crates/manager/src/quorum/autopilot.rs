@@ -49,6 +49,7 @@ pub(crate) async fn run(raft: RaftHandle, secrets: Arc<SecretBox>, own: NodeId) 
     let mut watched = Instant::now();
     loop {
         revisions.mark_unchanged();
+        let members = raft.members_since();
         let state = raft.state();
         let status = raft.status();
         let step = next(&state, &status.voters, &status.learners, own, |id| {
@@ -68,6 +69,8 @@ pub(crate) async fn run(raft: RaftHandle, secrets: Arc<SecretBox>, own: NodeId) 
         let quiet = if waits { LOOK } else { WATCH.min(SWEEP) };
         tokio::select! {
             changed = revisions.changed() => if changed.is_err() { return },
+            // A node that was added is a learner now, which does not show in the records.
+            () = raft.members_changed(members) => {}
             () = tokio::time::sleep(quiet) => {}
         }
     }

@@ -444,6 +444,29 @@ async fn a_learner_whose_leader_is_gone_does_not_stand() {
     }
 }
 
+/// Who waits for changes of the members is woken by them, and by nothing else.
+#[tokio::test(start_paused = true)]
+async fn changes_of_the_members_wake_those_who_wait_for_them() {
+    let mut cluster = Cluster::new(39);
+    cluster.config.io = IoMode::Task;
+    let one = cluster.form(&[1, 2, 3]).await;
+    let since = one.members_since();
+    let woken = {
+        let one = one.clone();
+        tokio::spawn(async move { one.members_changed(since).await })
+    };
+    for number in 0..20 {
+        one.propose(&create(number, 10)).await.unwrap();
+    }
+    assert!(!woken.is_finished());
+    cluster.start(4).await;
+    let member = members(&[4])[&node(4)].clone();
+    one.add_learner(node(4), member).await.unwrap();
+    tokio::time::timeout(LIMIT, woken).await.unwrap().unwrap();
+    assert!(one.members_since() > since);
+    cluster.stop().await;
+}
+
 /// Nobody answers in the leader's name: then silence alone decides, as it always did.
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_may_live_gets_the_whole_election_time() {
