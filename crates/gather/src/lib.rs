@@ -36,11 +36,6 @@ impl<I> Gather<I> {
             waited: false,
         }
     }
-
-    /// What lies below.
-    pub const fn get_ref(&self) -> &I {
-        &self.io
-    }
 }
 
 impl<I: AsyncWrite + Unpin> Gather<I> {
