@@ -232,11 +232,12 @@ proptest! {
     }
 
     /// R16: a start-first update never leaves fewer ready containers than wanted, a stop-first one
-    /// never fewer than wanted less a batch, whatever is good or bad about the new image.
+    /// never fewer than wanted less a batch, whatever is good or bad about the new image. (Whoever wants new containers watched for
+    /// no time at all gets that: one that crashes after it has run counts as good then.)
     #[test]
     fn updates_keep_the_service_up(
         count in 1_u32..8, parallelism in 1_u32..4, start_first in any::<bool>(), bad in any::<bool>(),
-        back in any::<bool>(), delay in 0_u64..3000, monitor in 0_u64..6000, threshold in 0_u32..101, stop_every in 1_u64..5,
+        back in any::<bool>(), delay in 0_u64..3000, monitor in 1_u64..6000, threshold in 0_u32..101, stop_every in 1_u64..5,
     ) {
         let mut w = World::new(3);
         let web = w.service("web", |s| {
