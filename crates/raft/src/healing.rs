@@ -146,7 +146,7 @@ impl Healer {
     async fn heal(&self) {
         let mut membership = self.home.record().membership;
         let mut heard = BTreeMap::new();
-        let mut goal: Option<u64> = None;
+        let mut goal: Option<Goal> = None;
         loop {
             let answers = self.ask(&membership).await;
             for (from, answer) in &answers {
@@ -171,9 +171,11 @@ impl Healer {
                 self.pulse.trust_term(term);
             }
             if let Some(term) = self.pulse.trusted_term() {
-                goal = goal.or_else(|| answers.values().find_map(|answer| goal_of(answer, term)));
+                let offered = answers.values().filter_map(|answer| goal_of(answer, term));
+                goal = offered.fold(goal, newer);
             }
-            if goal.is_some_and(|goal| self.view.applied_index() >= Some(goal)) && self.healed() {
+            let reached = |goal: Goal| self.view.applied_index() >= Some(goal.index);
+            if goal.is_some_and(reached) && self.healed() {
                 return;
             }
             tokio::time::sleep(self.pulse.profile.heartbeat() * ROUND_HEARTBEATS).await;
@@ -216,13 +218,34 @@ impl Healer {
     }
 }
 
-/// The index that must be applied, from the answer of a leader whose term counts.
-fn goal_of(answer: &Testimony, term: u64) -> Option<u64> {
+/// What must be applied: the end of the log of the leader of this term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Goal {
+    term: u64,
+    index: u64,
+}
+
+/// The goal that the answer of a leader gives whose term counts.
+fn goal_of(answer: &Testimony, term: u64) -> Option<Goal> {
     let committed = answer.committed?;
-    let last = answer
+    let index = answer
         .last
         .map_or(committed.index, |last| last.max(committed.index));
-    (answer.term >= term && committed.leader_id.term == answer.term).then_some(last)
+    let counts = answer.term >= term && committed.leader_id.term == answer.term;
+    counts.then_some(Goal {
+        term: answer.term,
+        index,
+    })
+}
+
+/// The first answer in a term stands, for its leader's log only grows; that of a later term replaces it. The end of a log may
+/// be entries that are never committed, so that an idle cluster under another leader would never come so far. And whatever
+/// can be committed of them is in that leader's log: it was elected by those who hold it.
+fn newer(goal: Option<Goal>, offered: Goal) -> Option<Goal> {
+    Some(
+        goal.filter(|goal| goal.term >= offered.term)
+            .unwrap_or(offered),
+    )
 }
 
 #[cfg(test)]
@@ -240,12 +263,18 @@ mod tests {
             membership: StoredMembership::default(),
             settled: true,
         };
-        assert_eq!(goal_of(&answer(3, 3, Some(9)), 3), Some(9));
+        let goal = |term, index| Goal { term, index };
+        assert_eq!(goal_of(&answer(3, 3, Some(9)), 3), Some(goal(3, 9)));
         // From a manager of an older release.
-        assert_eq!(goal_of(&answer(3, 3, None), 3), Some(7));
+        assert_eq!(goal_of(&answer(3, 3, None), 3), Some(goal(3, 7)));
         // Nothing committed in its own term yet; a term that does not count.
         assert_eq!(goal_of(&answer(3, 2, Some(9)), 3), None);
         assert_eq!(goal_of(&answer(3, 3, Some(9)), 4), None);
+        // A later leader may never have had what the one before waited for.
+        assert_eq!(newer(None, goal(3, 9)), Some(goal(3, 9)));
+        assert_eq!(newer(Some(goal(3, 9)), goal(3, 12)), Some(goal(3, 9)));
+        assert_eq!(newer(Some(goal(3, 9)), goal(4, 8)), Some(goal(4, 8)));
+        assert_eq!(newer(Some(goal(4, 8)), goal(3, 9)), Some(goal(4, 8)));
     }
 
     #[test]
