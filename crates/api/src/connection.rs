@@ -17,16 +17,15 @@ use warren_types::{ClusterId, Role};
 
 /// An authenticated connection. Authenticated does not mean allowed: that is decided per call.
 pub(crate) struct Connection {
-    io: Gather<Io>,
+    io: Gather<Box<dyn Io>>,
     caller: Caller,
     /// Held while the connection lives, so that their number stays below the limit.
     permit: Option<OwnedSemaphorePermit>,
 }
 
-enum Io {
-    Tls(Box<TlsStream<TcpStream>>),
-    Unix(UnixStream),
-}
+/// With TLS, or the local socket.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl Connection {
     /// After the handshake, which has verified the certificate, if there is one, against the CA.
@@ -37,7 +36,7 @@ impl Connection {
     ) -> Self {
         let caller = tls_caller(&stream, peer, cluster);
         Self {
-            io: Gather::new(Io::Tls(Box::new(stream))),
+            io: Gather::new(Box::new(stream)),
             caller,
             permit: None,
         }
@@ -49,7 +48,7 @@ impl Connection {
         // Read for each connection, so that a new member of the group needs no restart.
         let role = Accounts::read().role(peer.uid(), peer.gid());
         Ok(Self {
-            io: Gather::new(Io::Unix(stream)),
+            io: Gather::new(Box::new(stream)),
             caller: Caller {
                 role,
                 name: format!("uid:{}", peer.uid()),
@@ -147,45 +146,5 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }

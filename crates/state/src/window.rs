@@ -41,10 +41,15 @@ struct Part {
 }
 
 impl Part {
+    fn push(&mut self, key: &str, entry: Entry) {
+        self.fingerprints.push(fingerprint(key));
+        self.entries.push(Arc::new(entry));
+    }
+
     /// The entry with this key, unless it is one of the first `gone`.
     ///
-    /// Keys come in no order, so that a tree of them is copied in another place for nearly each. These few numbers in a row are
-    /// looked through as fast as a tree is descended.
+    /// Keys come in no order, so that a tree of them is copied in another place for nearly each. So a few numbers in a row are
+    /// looked through instead.
     fn get(&self, fingerprint: u32, key: &str, gone: usize) -> Option<&Arc<Entry>> {
         for (block, lanes) in self.fingerprints.chunks(LANES).enumerate() {
             // Without a branch for each, so that the compiler compares several at once.
@@ -166,15 +171,8 @@ impl Window {
     }
 }
 
-impl Part {
-    fn push(&mut self, key: &str, entry: Entry) {
-        self.fingerprints.push(fingerprint(key));
-        self.entries.push(Arc::new(entry));
-    }
-}
-
 /// A part of the key's hash; several keys may have the same.
-#[allow(
+#[expect(
     clippy::cast_possible_truncation,
     reason = "the lower half is as good as the whole to tell most keys apart"
 )]

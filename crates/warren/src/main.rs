@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use warren_cli::args::GlobalArgs;
+use warren_cli::args::{GlobalArgs, LogLevel};
 use warren_cli::{Cli, Context, DaemonCommand, Outcome};
 
 /// A manager allocates and frees small things on several threads at once, which the C library's allocator is slow at; and with
@@ -111,19 +111,22 @@ async fn run_daemon(
 
 /// Log lines go to standard error: standard output is for data.
 fn log_to_stderr(global: &GlobalArgs) {
-    let level = global.log_level.name();
+    let level = match global.log_level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
     // openraft tells every heartbeat, and at warn each one that a dead manager does not answer; what matters of it reaches
-    // our own lines. By name: these are all constants, nothing has to be parsed.
-    let targets = Targets::new()
-        .with_default(level.parse::<LevelFilter>().unwrap_or(LevelFilter::INFO))
-        .with_targets([
-            ("openraft", LevelFilter::ERROR),
-            ("nlink", LevelFilter::ERROR),
-            ("libcontainer", LevelFilter::WARN),
-            ("libcgroups", LevelFilter::WARN),
-            ("h2", LevelFilter::WARN),
-            ("hyper", LevelFilter::WARN),
-        ]);
+    // our own lines.
+    let targets = Targets::new().with_default(level).with_targets([
+        ("openraft", LevelFilter::ERROR),
+        ("nlink", LevelFilter::ERROR),
+        ("libcontainer", LevelFilter::WARN),
+        ("libcgroups", LevelFilter::WARN),
+        ("h2", LevelFilter::WARN),
+        ("hyper", LevelFilter::WARN),
+    ]);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(targets);
     let set = if global.log_json {

@@ -24,7 +24,7 @@ pub(crate) fn build() -> Result<PathBuf, String> {
     let shown = path.display().to_string();
     Step::new(&shown)
         .arg("version")
-        .output("the program does not start: is the C library older than glibc 2.36?")?;
+        .output("the program does not start (with a C library older than glibc 2.36 use `cargo build --release`)")?;
     Ok(path)
 }
 

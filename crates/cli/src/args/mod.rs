@@ -116,7 +116,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// Name as the log filter wants it.
+    /// As it is written on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
